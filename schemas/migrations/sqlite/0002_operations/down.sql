@@ -1,0 +1,2 @@
+DROP TABLE private_parts;
+DROP TABLE operations;
