@@ -1,0 +1,242 @@
+//! The thread behind the commit point: writes tiles, index and state, then lets go of what it
+//! wrote. Dying anywhere here is harmless: the block log holds everything, and what is behind
+//! the high-water mark is replayed.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ledger_core::{Hash32, block::STATE_DIGEST_INTERVAL, merkle::TreeSize};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    NodeError,
+    derived::{Applied, BlockEffects},
+    handle::{CommittedBlock, Shared},
+};
+
+/// Blocks that wait for this thread, in bytes; beyond it the ledger thread waits, so that a slow
+/// disk shows as back-pressure and not as memory.
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Time between two syncs of the index: small blocks share one.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Work in the order of the block log.
+pub(crate) enum Work {
+    Block(Arc<CommittedBlock>),
+    Checkpoint { size: TreeSize, record: u64 },
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<Work>,
+    bytes: usize,
+    closed: bool,
+    failed: bool,
+}
+
+/// The queue in front of the thread.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+fn weight(work: &Work) -> usize {
+    match work {
+        Work::Block(block) => block.bytes,
+        Work::Checkpoint { .. } => 0,
+    }
+}
+
+impl Backlog {
+    /// Hands over work; waits while too much is waiting already.
+    pub(crate) fn push(&self, work: Work) -> Result<(), NodeError> {
+        let mut inner = self.inner.lock();
+        while inner.bytes > BACKLOG_BYTES_MAX && !inner.failed {
+            self.changed.wait(&mut inner);
+        }
+        if inner.failed {
+            return Err(NodeError::Damaged("index and state could not be written; see the log".to_owned()));
+        }
+        inner.bytes += weight(&work);
+        inner.queue.push_back(work);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn take(&self) -> Option<Vec<Work>> {
+        let mut inner = self.inner.lock();
+        while inner.queue.is_empty() && !inner.closed {
+            self.changed.wait(&mut inner);
+        }
+        let taken: Vec<Work> = inner.queue.drain(..).collect();
+        if taken.is_empty() { None } else { Some(taken) }
+    }
+
+    fn done(&self, bytes: usize) {
+        self.inner.lock().bytes -= bytes;
+        self.changed.notify_all();
+    }
+
+    fn fail(&self) {
+        self.inner.lock().failed = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn close(&self) {
+        self.inner.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Fails the node unless the thread came to its regular end: a panic must not leave the ledger
+/// thread waiting for room in the backlog for ever.
+struct EndsRegularly<'a> {
+    shared: &'a Shared,
+    regular: bool,
+}
+
+impl Drop for EndsRegularly<'_> {
+    fn drop(&mut self) {
+        if !self.regular {
+            self.shared.fail(&NodeError::Damaged("the thread that writes index and state has stopped".to_owned()));
+            self.shared.backlog.fail();
+        }
+    }
+}
+
+/// Runs until the backlog is closed and empty.
+pub(crate) fn run(shared: &Arc<Shared>, mut applied: Applied) {
+    let mut end = EndsRegularly { shared, regular: false };
+    let mut last = Instant::now();
+    while let Some(work) = shared.backlog.take() {
+        let bytes = work.iter().map(weight).sum();
+        if let Err(error) = apply(shared, &mut applied, &work) {
+            tracing::error!(%error, "index and state cannot be written");
+            shared.fail(&error);
+            return;
+        }
+        shared.backlog.done(bytes);
+        thread::sleep(PAUSE.saturating_sub(last.elapsed()));
+        last = Instant::now();
+    }
+    end.regular = true;
+}
+
+fn apply(shared: &Arc<Shared>, applied: &mut Applied, mut work: &[Work]) -> Result<(), NodeError> {
+    while !work.is_empty() {
+        // A snapshot height ends a batch, so that the state of exactly that height is seen.
+        let is_snapshot =
+            |work: &Work| matches!(work, Work::Block(block) if block.height().is_multiple_of(STATE_DIGEST_INTERVAL));
+        let end = work.iter().position(is_snapshot).map_or(work.len(), |at| at + 1);
+        let (group, rest) = work.split_at(end);
+        apply_group(shared, applied, group)?;
+        if group.last().is_some_and(is_snapshot) {
+            digest_in_background(shared, applied.height);
+        }
+        work = rest;
+    }
+    Ok(())
+}
+
+fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result<(), NodeError> {
+    let blocks: Vec<&Arc<CommittedBlock>> = group
+        .iter()
+        .filter_map(|work| match work {
+            Work::Block(block) => Some(block),
+            Work::Checkpoint { .. } => None,
+        })
+        .collect();
+    let checkpoints: Vec<(TreeSize, u64)> = group
+        .iter()
+        .filter_map(|work| match work {
+            Work::Checkpoint { size, record } => Some((*size, *record)),
+            Work::Block(_) => None,
+        })
+        .collect();
+    if let Some(last) = blocks.last() {
+        let header = &last.block.header;
+        *applied = Applied {
+            height: header.height,
+            header: last.hash,
+            size: TreeSize(header.tree_size),
+            root: header.root,
+            time: header.time,
+            checkpoints: applied.checkpoints,
+        };
+    }
+    if let Some((_, record)) = checkpoints.last() {
+        applied.checkpoints = record + 1;
+    }
+    let (completed, edge) = {
+        let mut tail = shared.tail.write();
+        (tail.take_completed(), tail.incomplete_bundle(applied.size))
+    };
+    // Durable after this line: every full tile of these blocks. The index does not know yet.
+    shared.files.write(&completed)?;
+    let effects: Vec<BlockEffects<'_>> = blocks
+        .iter()
+        .map(|block| BlockEffects {
+            height: block.height(),
+            first_index: block.first_index(),
+            entries: &block.entries,
+            changes: &block.changes,
+        })
+        .collect();
+    // Durable after this line: index, state and high-water mark, all or nothing.
+    shared.state.store.apply(&effects, &checkpoints, &edge, *applied)?;
+    shared.tail.write().forget(&completed);
+    for block in &blocks {
+        shared.state.settle(block.height(), &block.changes);
+    }
+    shared.recent.write().settle(applied.height, checkpoints.last().map(|(size, _)| *size));
+    Ok(())
+}
+
+/// Computes the digest of the whole state at `height`, which the header of
+/// `height + STATE_DIGEST_INTERVAL` will carry.
+fn digest_in_background(shared: &Arc<Shared>, height: u64) {
+    let (shared, snapshot) = (Arc::clone(shared), shared.state.store.snapshot());
+    let run = move || {
+        let digest = shared.state.store.state_digest(&snapshot);
+        match digest.and_then(|digest| shared.state.store.store_state_digest(height, digest)) {
+            Ok(()) => shared.state_digests.notify(),
+            Err(error) => shared.fail(&error),
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("state-digest".to_owned()).spawn(run) {
+        tracing::error!(%error, "no thread for the state digest");
+    }
+}
+
+/// Wakes whoever waits for a state digest.
+#[derive(Default)]
+pub(crate) struct StateDigests {
+    lock: Mutex<()>,
+    arrived: Condvar,
+}
+
+impl StateDigests {
+    fn notify(&self) {
+        let _held = self.lock.lock();
+        self.arrived.notify_all();
+    }
+
+    /// The stored digest of `height`; waits for the thread that computes it.
+    pub(crate) fn wait(&self, shared: &Shared, height: u64) -> Result<Hash32, NodeError> {
+        let mut held = self.lock.lock();
+        loop {
+            if let Some(digest) = shared.state.store.stored_state_digest(height)? {
+                return Ok(digest);
+            }
+            if shared.failure().is_some() {
+                return Err(NodeError::Damaged("the state digest could not be computed".to_owned()));
+            }
+            self.arrived.wait_for(&mut held, Duration::from_secs(1));
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Index and state in `fjall`: derived from the block log, replayed from it after a crash.
+//!
+//! Keyspaces (ADR 0003):
+//! - `state`: the ledger's ordered state.
+//! - `digest`: algorithm number ‖ whole digest → leaf index of its first entry (u64 BE), so that
+//!   a Bloom filter answers a miss.
+//! - `digest_more`: algorithm ‖ digest ‖ leaf index → nothing: every later entry of a digest.
+//! - `height_by_size`: first leaf index after a block's entries (u64 BE) → its height; only
+//!   blocks with entries.
+//! - `checkpoint`: tree size (u64 BE) → number of its record in the checkpoint log.
+//! - `meta`: high-water mark, right edge, state digests.
+//!
+//! Invariant: one atomic batch moves everything of a block together with the high-water mark,
+//! after the block's tiles are durable as files. What is behind the mark is replayed.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
+use ledger_core::{
+    Hash32,
+    codec::{DecodeError, Reader, Writer},
+    digests::{Algorithm, Digests},
+    merkle::{LeafIndex, TreeSize},
+    state::{Changes, StateDigest, StateError, StateRead},
+    tile::{decode_bundle, push_entry},
+};
+use parking_lot::RwLock;
+
+use crate::NodeError;
+
+/// Memory for the block cache; with memtables of 16 MiB each it keeps a node of 10^7 records below 512 MiB.
+const CACHE_BYTES: u64 = 96 << 20;
+const KEY_APPLIED: &[u8] = b"applied";
+const KEY_EDGE: &[u8] = b"edge";
+
+/// The high-water mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) height: u64,
+    pub(crate) header: Hash32,
+    pub(crate) size: TreeSize,
+    pub(crate) root: Hash32,
+    pub(crate) time: u64,
+    /// Records of the checkpoint log that are indexed.
+    pub(crate) checkpoints: u64,
+}
+
+impl Applied {
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u8(1).u64(self.height).fixed(&self.header.0).u64(self.size.0).fixed(&self.root.0);
+        writer.u64(self.time).u64(self.checkpoints);
+        writer.finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != 1 {
+            return Err(DecodeError::Range("version of the index"));
+        }
+        let applied = Self {
+            height: reader.u64()?,
+            header: Hash32(reader.array()?),
+            size: TreeSize(reader.u64()?),
+            root: Hash32(reader.array()?),
+            time: reader.u64()?,
+            checkpoints: reader.u64()?,
+        };
+        reader.end()?;
+        Ok(applied)
+    }
+}
+
+/// What one block changes in index and state.
+pub(crate) struct BlockEffects<'a> {
+    pub(crate) height: u64,
+    pub(crate) first_index: u64,
+    pub(crate) entries: &'a [Vec<u8>],
+    pub(crate) changes: &'a Changes,
+}
+
+/// The open store.
+#[derive(Clone)]
+pub(crate) struct Derived {
+    db: Database,
+    state: Keyspace,
+    digest: Keyspace,
+    digest_more: Keyspace,
+    height_by_size: Keyspace,
+    checkpoint: Keyspace,
+    meta: Keyspace,
+}
+
+impl Derived {
+    pub(crate) fn open(path: &Path) -> Result<Self, NodeError> {
+        let db = Database::builder(path).cache_size(CACHE_BYTES).worker_threads(1).open()?;
+        let point = || KeyspaceCreateOptions::default().max_memtable_size(16 << 20);
+        let keyspace = |name: &str| db.keyspace(name, point);
+        Ok(Self {
+            state: keyspace("state")?,
+            digest: keyspace("digest")?,
+            digest_more: keyspace("digest_more")?,
+            height_by_size: keyspace("height_by_size")?,
+            checkpoint: keyspace("checkpoint")?,
+            meta: keyspace("meta")?,
+            db,
+        })
+    }
+
+    pub(crate) fn applied(&self) -> Result<Option<Applied>, NodeError> {
+        let bytes = self.meta.get(KEY_APPLIED)?;
+        let applied = bytes.map(|bytes| Applied::decode(&bytes)).transpose();
+        applied.map_err(|error| NodeError::Damaged(format!("high-water mark: {error}")))
+    }
+
+    /// Entries of the incomplete bundle at the high-water mark.
+    pub(crate) fn edge(&self, size: TreeSize) -> Result<Vec<Vec<u8>>, NodeError> {
+        let bytes = self.meta.get(KEY_EDGE)?.unwrap_or_default();
+        let width = usize::try_from(size.0 % 256).unwrap_or_default();
+        let entries = decode_bundle(&bytes, width).map_err(|_| NodeError::Damaged("stored right edge".to_owned()))?;
+        Ok(entries.into_iter().map(<[u8]>::to_vec).collect())
+    }
+
+    /// Applies blocks and checkpoints in one atomic, durable batch.
+    pub(crate) fn apply(
+        &self,
+        blocks: &[BlockEffects<'_>],
+        checkpoints: &[(TreeSize, u64)],
+        edge: &[Vec<u8>],
+        applied: Applied,
+    ) -> Result<(), NodeError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut fresh: HashMap<Vec<u8>, ()> = HashMap::new();
+        for block in blocks {
+            for (key, value) in block.changes {
+                match value {
+                    Some(value) => batch.insert(&self.state, key.as_slice(), value.as_slice()),
+                    None => batch.remove(&self.state, key.as_slice()),
+                }
+            }
+            for (index, entry) in (block.first_index..).zip(block.entries) {
+                for (algorithm, digest) in entry_digests(entry).iter() {
+                    let key = digest_key(algorithm, &digest);
+                    if fresh.insert(key.clone(), ()).is_some() || self.digest.contains_key(&key)? {
+                        batch.insert(&self.digest_more, [&key[..], &index.to_be_bytes()].concat(), []);
+                    } else {
+                        batch.insert(&self.digest, key, index.to_be_bytes());
+                    }
+                }
+            }
+            if !block.entries.is_empty() {
+                let size = block.first_index + block.entries.len() as u64;
+                batch.insert(&self.height_by_size, size.to_be_bytes(), block.height.to_be_bytes());
+            }
+        }
+        for (size, record) in checkpoints {
+            batch.insert(&self.checkpoint, size.0.to_be_bytes(), record.to_be_bytes());
+        }
+        let mut bundle = Vec::new();
+        edge.iter().for_each(|entry| push_entry(&mut bundle, entry));
+        batch.insert(&self.meta, KEY_EDGE, bundle);
+        batch.insert(&self.meta, KEY_APPLIED, applied.encode());
+        batch.commit()?;
+        Ok(())
+    }
+
+    /// Leaf indexes of a digest in ascending order, at most `max`.
+    pub(crate) fn find(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> Result<Vec<LeafIndex>, NodeError> {
+        let key = digest_key(algorithm, digest);
+        let Some(first) = self.digest.get(&key)? else { return Ok(Vec::new()) };
+        let mut found = vec![LeafIndex(number(&first)?)];
+        for item in self.digest_more.prefix(&key).take(max.saturating_sub(1)) {
+            found.push(LeafIndex(number(&item.key()?[key.len()..])?));
+        }
+        Ok(found)
+    }
+
+    /// Height of the block whose entries hold `index`.
+    pub(crate) fn height_of(&self, index: LeafIndex) -> Result<Option<u64>, NodeError> {
+        let first = self.height_by_size.range((index.0 + 1).to_be_bytes()..).next();
+        first.map(|item| number(&item.value()?)).transpose()
+    }
+
+    /// Record number of the first checkpoint that covers `index`.
+    pub(crate) fn checkpoint_over(&self, index: LeafIndex) -> Result<Option<u64>, NodeError> {
+        let first = self.checkpoint.range((index.0 + 1).to_be_bytes()..).next();
+        first.map(|item| number(&item.value()?)).transpose()
+    }
+
+    pub(crate) fn state_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let value = self.state.get(key).map_err(|error| StateError::Storage(error.to_string()))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.db.snapshot()
+    }
+
+    /// Digest of the whole state in a snapshot.
+    pub(crate) fn state_digest(&self, snapshot: &Snapshot) -> Result<Hash32, NodeError> {
+        let mut digest = StateDigest::default();
+        for item in snapshot.iter(&self.state) {
+            let (key, value) = item.into_inner()?;
+            digest.update(&key, &value);
+        }
+        Ok(digest.finish())
+    }
+
+    pub(crate) fn stored_state_digest(&self, height: u64) -> Result<Option<Hash32>, NodeError> {
+        let bytes = self.meta.get(digest_meta_key(height))?;
+        Ok(bytes.and_then(|bytes| bytes.as_ref().try_into().ok().map(Hash32)))
+    }
+
+    pub(crate) fn store_state_digest(&self, height: u64, digest: Hash32) -> Result<(), NodeError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.meta, digest_meta_key(height), digest.0);
+        batch.commit()?;
+        Ok(())
+    }
+
+    /// Every state key and value, for the offline check.
+    pub(crate) fn state_items(&self) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), NodeError>> {
+        self.state.iter().map(|item| {
+            let (key, value) = item.into_inner()?;
+            Ok((key.to_vec(), value.to_vec()))
+        })
+    }
+
+    /// Number of index keys of all digests, for the offline check.
+    pub(crate) fn digest_keys(&self) -> Result<usize, NodeError> {
+        Ok(self.digest.len()? + self.digest_more.len()?)
+    }
+}
+
+fn digest_meta_key(height: u64) -> Vec<u8> {
+    [b"state-digest/", &height.to_be_bytes()[..]].concat()
+}
+
+pub(crate) fn digest_key(algorithm: Algorithm, digest: &Hash32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(33);
+    key.push(algorithm.number());
+    key.extend_from_slice(&digest.0);
+    key
+}
+
+fn number(bytes: &[u8]) -> Result<u64, NodeError> {
+    let bytes = bytes.try_into().map_err(|_| NodeError::Damaged("a number in the index".to_owned()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// Digests by which an entry can be found: those of plain evidence and of `redigest`.
+pub(crate) fn entry_digests(entry: &[u8]) -> Digests {
+    #[derive(serde::Deserialize)]
+    struct DigestsOnly {
+        #[serde(default)]
+        digests: Digests,
+    }
+    serde_json::from_slice(entry).map_or_else(|_| Digests::default(), |entry: DigestsOnly| entry.digests)
+}
+
+/// State of the newest decided block: what is not yet derived lies over the store.
+#[derive(Clone)]
+pub(crate) struct LiveState {
+    pub(crate) store: Derived,
+    overlay: Arc<RwLock<HashMap<Vec<u8>, Pending>>>,
+}
+
+#[derive(Clone)]
+struct Pending {
+    height: u64,
+    value: Option<Vec<u8>>,
+}
+
+impl LiveState {
+    pub(crate) fn new(store: Derived) -> Self {
+        Self { store, overlay: Arc::default() }
+    }
+
+    pub(crate) fn commit(&self, height: u64, changes: &Changes) {
+        let mut overlay = self.overlay.write();
+        for (key, value) in changes {
+            overlay.insert(key.clone(), Pending { height, value: value.clone() });
+        }
+    }
+
+    /// Drops from the overlay what the store has by now. A key changed again by a later block
+    /// stays.
+    pub(crate) fn settle(&self, height: u64, changes: &Changes) {
+        let mut overlay = self.overlay.write();
+        for key in changes.keys() {
+            if overlay.get(key).is_some_and(|pending| pending.height <= height) {
+                overlay.remove(key);
+            }
+        }
+    }
+}
+
+impl StateRead for LiveState {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        if let Some(pending) = self.overlay.read().get(key) {
+            return Ok(pending.value.clone());
+        }
+        self.store.state_get(key)
+    }
+}

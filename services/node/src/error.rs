@@ -1,0 +1,81 @@
+//! What can go wrong in a node, by what its operator can do about it.
+
+use std::{io, path::PathBuf};
+
+use ledger_core::{execute::BatchError, genesis::GenesisError, state::StateError};
+use thiserror::Error;
+
+/// Why a node does not start, or stops.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// A file could not be read or written.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The block log or the checkpoint log.
+    #[error(transparent)]
+    Log(#[from] segment_log::Error),
+    /// The store of index and state.
+    #[error("index and state: {0}")]
+    Store(#[from] fjall::Error),
+    /// The state could not be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The genesis file is not one.
+    #[error("genesis: {0}")]
+    Genesis(#[from] GenesisError),
+    /// A key file is missing, readable by others, or no key.
+    #[error("key {}: {reason}", path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The guard refuses: starting could sign a second history.
+    #[error("guard {}: {reason}", path.display())]
+    Guard {
+        /// Which guard.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Stored data contradicts itself or what was signed. The node does not sign or serve.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// The node's own proposal failed its own re-execution.
+    #[error("height {height}: re-execution gave another header ({field} differs)")]
+    Diverged {
+        /// Height of the block.
+        height: u64,
+        /// First field that differs.
+        field: &'static str,
+    },
+    /// A batch that this node itself cut cannot be executed.
+    #[error("own batch: {0}")]
+    Batch(#[from] BatchError),
+}
+
+impl NodeError {
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+
+    /// Whether the cause is a full disk, which room on the disk and a restart mend.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::Log(error) => matches!(error, segment_log::Error::DiskFull { .. }),
+            Self::Store(fjall::Error::Io(source)) => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The offline check: derives everything again from the block log and compares it with what is
+//! stored. Changes nothing; names file and index of whatever differs.
+//!
+//! The state is held in memory meanwhile: about 200 bytes an operation.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use ledger_core::{
+    Hash32,
+    block::{Block, STATE_DIGEST_INTERVAL},
+    execute::{Parent, execute_genesis},
+    genesis::Genesis,
+    merkle::{LeafIndex, TreeSize},
+    policy_file::PolicyFile,
+    state::{StateDigest, apply_changes},
+    tile::{TileKind, TilePath, decode_bundle},
+};
+use parking_lot::RwLock;
+use segment_log::{OnTornTail, Options, SegmentLog, SegmentReader};
+
+use crate::{
+    NodeError,
+    derived::{Applied, Derived, entry_digests},
+    guard::Guard,
+    handle::CheckpointRecord,
+    open::{Layout, block_log_options, check_block_in},
+    tail::Tail,
+    tiles::{FullTile, TileFiles},
+};
+
+type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Findings beyond this number are counted, not listed.
+const FINDINGS_MAX: usize = 1000;
+
+/// Something that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub file: PathBuf,
+    /// Leaf index, height or record number, with its name.
+    pub at: Option<(&'static str, u64)>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some((name, number)) = self.at {
+            write!(f, " {name} {number}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// What the check saw.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Last height of the block log.
+    pub height: u64,
+    /// Entries of the log.
+    pub size: u64,
+    /// Stored checkpoints.
+    pub checkpoints: u64,
+    /// Tiles and bundles compared.
+    pub tiles: u64,
+    /// Everything that is wrong; empty means sound.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    fn add(&mut self, file: impl Into<PathBuf>, at: Option<(&'static str, u64)>, what: impl Into<String>) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { file: file.into(), at, what: what.into() });
+        }
+    }
+}
+
+/// Checks a node's data directory, and its guard when given. The node must not be running.
+pub fn fsck(data: &Path, guard: Option<&Path>) -> Result<Report, NodeError> {
+    let layout = Layout(data.to_owned());
+    let genesis = layout.read_genesis()?;
+    let mut report = Report::default();
+    let read_only = |options: Options| Options { torn_tail: OnTornTail::Refuse, ..options };
+    let (blocks, found) = match SegmentLog::open(layout.blocks(), read_only(block_log_options())) {
+        Ok(opened) => opened,
+        Err(error @ segment_log::Error::Locked { .. }) => return Err(error.into()),
+        Err(error) => {
+            report.add(layout.blocks(), None, error.to_string());
+            return Ok(report);
+        }
+    };
+    if let Some(torn) = found.torn {
+        report.add(torn.file, Some(("height", torn.sequence)), format!("unfinished write: {}", torn.flaw));
+    }
+    if let Err(error) = blocks.verify_all() {
+        report.add(layout.blocks(), None, error.to_string());
+        return Ok(report);
+    }
+    let store = if layout.derived().exists() { Some(Derived::open(&layout.derived())?) } else { None };
+    let applied = store.as_ref().map(Derived::applied).transpose()?.flatten();
+    let mut check = Check::new(&layout, &genesis, applied);
+    check.genesis(&mut report, &genesis, store.as_ref())?;
+    for height in 1..blocks.next_sequence() {
+        if !check.block(&mut report, &blocks.reader(), height, store.as_ref())? {
+            return Ok(report);
+        }
+    }
+    report.height = check.parent.height;
+    report.size = check.parent.frontier.size().0;
+    check.checkpoints(&mut report, &layout, &genesis, read_only(Options::default()))?;
+    check.leftovers(&mut report, &layout)?;
+    if let Some(guard) = guard {
+        check.guard(&mut report, guard);
+    }
+    Ok(report)
+}
+
+/// Digest of the whole state at `height`, from the block log alone.
+pub(crate) fn state_digest_at(genesis: &Genesis, blocks: &SegmentReader, height: u64) -> Result<Hash32, NodeError> {
+    let mut replay = Replay::new(genesis);
+    for at in 1..=height {
+        let bytes = blocks.read(at)?.ok_or_else(|| NodeError::Damaged(format!("block {at} is missing")))?;
+        replay.step(&bytes)?;
+    }
+    Ok(digest(&replay.state))
+}
+
+fn digest(state: &State) -> Hash32 {
+    let mut digest = StateDigest::default();
+    state.iter().for_each(|(key, value)| digest.update(key, value));
+    digest.finish()
+}
+
+/// The ledger, derived anew in memory.
+struct Replay {
+    chain: Hash32,
+    state: State,
+    parent: Parent,
+    snapshot: Option<Hash32>,
+}
+
+struct Stepped {
+    entries: Vec<Vec<u8>>,
+    leaves: Vec<Hash32>,
+    first: u64,
+}
+
+impl Replay {
+    fn new(genesis: &Genesis) -> Self {
+        let born = execute_genesis(genesis);
+        let mut state = State::new();
+        apply_changes(&mut state, born.changes);
+        let parent = Parent { height: 0, time: born.header.time, hash: born.header.hash(), frontier: born.frontier };
+        Self { chain: genesis.chain_id(), state, parent, snapshot: None }
+    }
+
+    fn step(&mut self, bytes: &[u8]) -> Result<Stepped, NodeError> {
+        let height = self.parent.height + 1;
+        let block = Block::decode(bytes).map_err(|error| NodeError::Damaged(format!("block {height}: {error}")))?;
+        let executed = check_block_in(&self.state, &self.chain, &self.parent, &block)?;
+        if height.is_multiple_of(STATE_DIGEST_INTERVAL) {
+            if block.header.state != self.snapshot {
+                return Err(NodeError::Diverged { height, field: "state" });
+            }
+        } else if block.header.state.is_some() {
+            return Err(NodeError::Diverged { height, field: "state" });
+        }
+        let first = self.parent.frontier.size().0;
+        apply_changes(&mut self.state, executed.changes);
+        if height.is_multiple_of(STATE_DIGEST_INTERVAL) {
+            self.snapshot = Some(digest(&self.state));
+        }
+        self.parent =
+            Parent { height, time: block.header.time, hash: block.header.hash(), frontier: executed.frontier };
+        Ok(Stepped { entries: executed.entries, leaves: executed.leaves, first })
+    }
+}
+
+struct Check {
+    replay: Replay,
+    parent: Parent,
+    files: TileFiles,
+    tail: RwLock<Tail>,
+    /// Root at the end of every block: checkpoints are of these sizes only.
+    roots: BTreeMap<u64, Hash32>,
+    derived: PathBuf,
+    applied: Option<Applied>,
+    index_keys: usize,
+}
+
+impl Check {
+    fn new(layout: &Layout, genesis: &Genesis, applied: Option<Applied>) -> Self {
+        let replay = Replay::new(genesis);
+        Self {
+            parent: replay.parent.clone(),
+            replay,
+            files: TileFiles::new(layout.log()),
+            tail: RwLock::default(),
+            roots: BTreeMap::new(),
+            derived: layout.derived(),
+            applied,
+            index_keys: 0,
+        }
+    }
+
+    fn genesis(&mut self, report: &mut Report, genesis: &Genesis, store: Option<&Derived>) -> Result<(), NodeError> {
+        let born = execute_genesis(genesis);
+        let stepped = Stepped { entries: born.entries, leaves: born.leaves, first: 0 };
+        self.take(report, stepped, store)?;
+        self.compare_state(report, 0, store)
+    }
+
+    /// `false` when nothing behind this block can be judged.
+    fn block(
+        &mut self,
+        report: &mut Report,
+        blocks: &SegmentReader,
+        height: u64,
+        store: Option<&Derived>,
+    ) -> Result<bool, NodeError> {
+        let bytes = blocks.read(height)?.unwrap_or_default();
+        let stepped = match self.replay.step(&bytes) {
+            Ok(stepped) => stepped,
+            Err(error) => {
+                report.add("blocks", Some(("height", height)), error.to_string());
+                return Ok(false);
+            }
+        };
+        self.parent = self.replay.parent.clone();
+        self.take(report, stepped, store)?;
+        self.compare_state(report, height, store)?;
+        Ok(true)
+    }
+
+    fn take(&mut self, report: &mut Report, stepped: Stepped, store: Option<&Derived>) -> Result<(), NodeError> {
+        let indexed = self.applied.map_or(0, |applied| applied.size.0);
+        for (index, entry) in (stepped.first..).zip(&stepped.entries) {
+            let Some(store) = store.filter(|_| index < indexed) else { continue };
+            for (algorithm, digest) in entry_digests(entry).iter() {
+                self.index_keys += 1;
+                if !store.find(algorithm, &digest, usize::MAX)?.contains(&LeafIndex(index)) {
+                    report.add(&self.derived, Some(("index", index)), "the index lacks a digest of this entry");
+                }
+            }
+        }
+        let completed = {
+            let mut tail = self.tail.write();
+            for (leaf, entry) in stepped.leaves.iter().zip(stepped.entries) {
+                tail.push(*leaf, entry);
+            }
+            tail.take_completed()
+        };
+        for tile in &completed {
+            // A tile that the index does not vouch for yet is written again by the next start.
+            let vouched = match tile.kind {
+                TileKind::Entries => (tile.index + 1) * 256,
+                TileKind::Hashes(level) => (tile.index + 1) << (8 * (u32::from(level) + 1)),
+            } <= indexed;
+            self.compare_tile(report, tile, vouched);
+        }
+        self.roots.insert(self.parent.frontier.size().0, self.parent.frontier.root());
+        report.tiles += completed.len() as u64;
+        self.tail.write().forget(&completed);
+        Ok(())
+    }
+
+    fn compare_tile(&self, report: &mut Report, tile: &FullTile, vouched: bool) {
+        let path = self.files.path(tile.kind, tile.index);
+        match fs::read(&path) {
+            Ok(bytes) if bytes == tile.bytes => {}
+            Ok(bytes) => {
+                let at = first_difference(tile, &bytes);
+                report.add(path, Some(at), "differs from what the block log gives");
+            }
+            Err(error) if vouched || error.kind() != std::io::ErrorKind::NotFound => {
+                report.add(path, Some(first_difference(tile, &[])), format!("cannot be read: {error}"));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn compare_state(&self, report: &mut Report, height: u64, store: Option<&Derived>) -> Result<(), NodeError> {
+        let (Some(store), Some(applied)) = (store, self.applied.filter(|applied| applied.height == height)) else {
+            return Ok(());
+        };
+        if applied.header != self.parent.hash || applied.size != self.parent.frontier.size() {
+            report.add(&self.derived, Some(("height", height)), "the high-water mark names another block");
+        }
+        let mut expected = self.replay.state.iter();
+        for item in store.state_items() {
+            let (key, value) = item?;
+            if expected.next() != Some((&key, &value)) {
+                report.add(
+                    &self.derived,
+                    Some(("height", height)),
+                    format!("state differs at key {}", hex::encode(&key)),
+                );
+                return Ok(());
+            }
+        }
+        if let Some((key, _)) = expected.next() {
+            report.add(&self.derived, Some(("height", height)), format!("state lacks key {}", hex::encode(key)));
+        }
+        let keys = store.digest_keys()?;
+        if keys != self.index_keys {
+            let what = format!("the index has {keys} keys, the log gives {}", self.index_keys);
+            report.add(&self.derived, Some(("height", height)), what);
+        }
+        if store.edge(applied.size)? != self.tail.read().incomplete_bundle(applied.size) {
+            report.add(&self.derived, Some(("height", height)), "the stored right edge differs");
+        }
+        Ok(())
+    }
+
+    fn checkpoints(
+        &self,
+        report: &mut Report,
+        layout: &Layout,
+        genesis: &Genesis,
+        options: Options,
+    ) -> Result<(), NodeError> {
+        let path = layout.checkpoints();
+        let (log, found) = match SegmentLog::open(&path, options) {
+            Ok(opened) => opened,
+            Err(error) => {
+                report.add(path, None, error.to_string());
+                return Ok(());
+            }
+        };
+        if let Some(torn) = found.torn {
+            report.add(torn.file, Some(("record", torn.sequence)), format!("unfinished write: {}", torn.flaw));
+        }
+        let members = ledger_core::state::members(&self.replay.state)?;
+        let policy = PolicyFile::parse(&PolicyFile::text_of_members(&genesis.origin, &members))
+            .map_err(|error| NodeError::Damaged(error.to_string()))?;
+        let mut size = TreeSize(0);
+        for number in log.first_sequence()..log.next_sequence() {
+            match self.checkpoint(&log, number, &policy, size) {
+                Ok(next) => size = next,
+                Err(what) => report.add(&path, Some(("record", number)), what),
+            }
+            report.checkpoints += 1;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(
+        &self,
+        log: &SegmentLog,
+        number: u64,
+        policy: &PolicyFile,
+        after: TreeSize,
+    ) -> Result<TreeSize, String> {
+        let bytes = log.read(number).map_err(|error| error.to_string())?.ok_or("missing")?;
+        let signed = CheckpointRecord::decode(&bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|record| record.signed().map_err(|error| error.to_string()))?;
+        let checkpoint = &signed.checkpoint;
+        if checkpoint.size < after {
+            return Err(format!("size {} after size {}", checkpoint.size.0, after.0));
+        }
+        let root = self.roots.get(&checkpoint.size.0);
+        let root =
+            *root.ok_or_else(|| format!("size {} is not the end of a block in the block log", checkpoint.size.0))?;
+        if root != checkpoint.root {
+            return Err(format!("the root of size {} is not that of the log", checkpoint.size.0));
+        }
+        let signatures = signed.check_signatures(policy).map_err(|verdict| verdict.to_string())?;
+        signatures.check_quorum(policy).map_err(|verdict| verdict.to_string())?;
+        Ok(checkpoint.size)
+    }
+
+    /// Full tiles beyond the log: of another history, or of lost blocks.
+    fn leftovers(&self, report: &mut Report, layout: &Layout) -> Result<(), NodeError> {
+        let size = self.parent.frontier.size();
+        let mut open = vec![layout.log()];
+        while let Some(folder) = open.pop() {
+            let Ok(items) = fs::read_dir(&folder) else { continue };
+            for item in items {
+                let path = item.map_err(NodeError::io("list folder", &folder))?.path();
+                if path.is_dir() {
+                    open.push(path);
+                    continue;
+                }
+                let name = path.strip_prefix(layout.log()).ok().and_then(Path::to_str).and_then(TilePath::parse);
+                let Some(tile) = name else {
+                    // A temporary file of a crash; the next write of that tile replaces it.
+                    if path.extension().is_none_or(|extension| extension != "tmp") {
+                        report.add(path, None, "is not part of a log");
+                    }
+                    continue;
+                };
+                let level = match tile.kind {
+                    TileKind::Hashes(level) => level,
+                    TileKind::Entries => 0,
+                };
+                if (tile.index + 1) * 256 > ledger_core::tile::hashes_at(level, size) {
+                    report.add(path, Some(("index", tile.index * 256)), "lies beyond the end of the log");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn guard(&self, report: &mut Report, path: &Path) {
+        let guard = match Guard::open(path) {
+            Ok(guard) => guard,
+            Err(error) => return report.add(path, None, error.to_string()),
+        };
+        let promise = guard.promise();
+        if promise.size > self.parent.frontier.size() {
+            let what = format!("a signature for size {} is remembered, the log ends before it", promise.size.0);
+            report.add(path, Some(("size", promise.size.0)), what);
+        } else if promise.size.0 > 0 {
+            if self.roots.get(&promise.size.0) != Some(&promise.root) {
+                report.add(path, Some(("size", promise.size.0)), "another root is remembered for this size");
+            }
+        }
+        if promise.height > self.parent.height + 1 {
+            let what = format!("a vote at height {} is remembered, the log ends before it", promise.height);
+            report.add(path, Some(("height", promise.height)), what);
+        }
+    }
+}
+
+/// Leaf index (or the first leaf below the hash) where a file starts to differ.
+fn first_difference(tile: &FullTile, found: &[u8]) -> (&'static str, u64) {
+    let item = match tile.kind {
+        TileKind::Hashes(_) => {
+            let same = tile.bytes.chunks(32).zip(found.chunks(32)).take_while(|(a, b)| a == b).count();
+            same.min(255) as u64
+        }
+        TileKind::Entries => {
+            let (expected, found) = (decode_bundle(&tile.bytes, 256), decode_bundle(found, 256));
+            match (expected, found) {
+                (Ok(expected), Ok(found)) => expected.iter().zip(&found).take_while(|(a, b)| a == b).count() as u64,
+                _ => 0,
+            }
+        }
+    };
+    let below = match tile.kind {
+        TileKind::Hashes(level) => 1_u64 << (8 * u32::from(level)),
+        TileKind::Entries => 1,
+    };
+    ("index", (tile.index * 256 + item) * below)
+}

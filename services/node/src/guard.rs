@@ -1,0 +1,277 @@
+//! The guard: what this node has voted for and signed, kept outside the data directory, so that
+//! a restored backup cannot sign a second history.
+//!
+//! Invariant: nothing leaves the node that the guard does not remember durably. Every vote and
+//! every checkpoint signature is recorded, with a sync, before the signature is made.
+//!
+//! File: two slots of 512 bytes, written alternately, each with a running number and a CRC-32C,
+//! so that a torn write leaves the other slot. The file is locked while in use.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use ledger_core::{
+    Hash32,
+    codec::{DecodeError, Reader, Writer},
+    merkle::TreeSize,
+};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::NodeError;
+
+const MAGIC: &[u8; 8] = b"CMGUARD1";
+const SLOT_BYTES: usize = 512;
+/// Magic, running number, chain, size, root, time, height, round, value.
+const BODY_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4 + 32;
+
+/// What the guard remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promise {
+    /// Network.
+    pub chain: Hash32,
+    /// Size of the last signed checkpoint; 0 before the first.
+    pub size: TreeSize,
+    /// Its root.
+    pub root: Hash32,
+    /// Time of its cosignature, Unix seconds.
+    pub time: u64,
+    /// Height of the last vote; 0 before the first.
+    pub height: u64,
+    /// Round of the last vote.
+    pub round: u32,
+    /// Value of the last vote.
+    pub value: Hash32,
+}
+
+/// An open guard.
+#[derive(Debug)]
+pub struct Guard {
+    path: PathBuf,
+    file: File,
+    sequence: u64,
+    promise: Promise,
+}
+
+/// Why a signature or a vote is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Smaller than a size signed before.
+    SmallerSize,
+    /// Another root for a size signed before.
+    OtherRoot,
+    /// A time before that of the same checkpoint.
+    EarlierTime,
+    /// A vote below the last height or round.
+    EarlierVote,
+    /// A vote for another value in the same round.
+    OtherValue,
+}
+
+impl Promise {
+    /// Nothing promised yet.
+    #[must_use]
+    pub const fn none(chain: Hash32) -> Self {
+        Self { chain, size: TreeSize(0), root: Hash32::ZERO, time: 0, height: 0, round: 0, value: Hash32::ZERO }
+    }
+
+    /// Whether anything was ever signed or voted for.
+    #[must_use]
+    pub const fn is_fresh(&self) -> bool {
+        self.size.0 == 0 && self.height == 0
+    }
+
+    fn allows_checkpoint(&self, size: TreeSize, root: &Hash32, time: u64) -> Result<(), Refusal> {
+        if size.0 < self.size.0 {
+            return Err(Refusal::SmallerSize);
+        }
+        if size.0 == self.size.0 && self.size.0 > 0 {
+            if *root != self.root {
+                return Err(Refusal::OtherRoot);
+            }
+            if time < self.time {
+                return Err(Refusal::EarlierTime);
+            }
+        }
+        Ok(())
+    }
+
+    fn allows_vote(&self, height: u64, round: u32, value: &Hash32) -> Result<(), Refusal> {
+        if height < self.height || (height == self.height && round < self.round) {
+            return Err(Refusal::EarlierVote);
+        }
+        if height == self.height && round == self.round && height > 0 && *value != self.value {
+            return Err(Refusal::OtherValue);
+        }
+        Ok(())
+    }
+
+    fn encode(&self, sequence: u64) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.fixed(MAGIC).u64(sequence).fixed(&self.chain.0).u64(self.size.0).fixed(&self.root.0).u64(self.time);
+        writer.u64(self.height).u32(self.round).fixed(&self.value.0);
+        debug_assert_eq!(writer.as_slice().len(), BODY_BYTES);
+        let crc = crc32c::crc32c(writer.as_slice());
+        writer.u32(crc);
+        let mut slot = writer.finish();
+        slot.resize(SLOT_BYTES, 0);
+        slot
+    }
+
+    fn decode(slot: &[u8]) -> Result<(u64, Self), DecodeError> {
+        let (body, rest) = slot.split_at_checked(BODY_BYTES).ok_or(DecodeError::Short)?;
+        if Reader::new(rest).u32()? != crc32c::crc32c(body) {
+            return Err(DecodeError::Range("checksum"));
+        }
+        let mut reader = Reader::new(body);
+        if reader.array::<8>()? != *MAGIC {
+            return Err(DecodeError::Range("magic"));
+        }
+        let sequence = reader.u64()?;
+        let promise = Self {
+            chain: Hash32(reader.array()?),
+            size: TreeSize(reader.u64()?),
+            root: Hash32(reader.array()?),
+            time: reader.u64()?,
+            height: reader.u64()?,
+            round: reader.u32()?,
+            value: Hash32(reader.array()?),
+        };
+        reader.end()?;
+        Ok((sequence, promise))
+    }
+}
+
+impl Guard {
+    /// Creates the guard of a new node. An existing guard is taken over only if it never
+    /// promised anything.
+    pub fn create(path: &Path, chain: Hash32) -> Result<Self, NodeError> {
+        if path.exists() {
+            let old = Self::open(path)?;
+            if !old.promise.is_fresh() {
+                return Err(old.refuse(
+                    "it belongs to a network that was signed for, but the data directory is new. \
+                     If the data is lost for good and no other copy of this member runs, move the guard away by hand",
+                ));
+            }
+        }
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
+        let file = file.map_err(NodeError::io("create guard", path))?;
+        let mut guard = Self { path: path.to_owned(), file, sequence: 0, promise: Promise::none(chain) };
+        guard.lock()?;
+        guard.store(Promise::none(chain))?;
+        sync_folder_of(path)?;
+        Ok(guard)
+    }
+
+    /// Opens and locks a guard. A missing one is refused: it may be the one that was forgotten
+    /// when a backup was restored.
+    pub fn open(path: &Path) -> Result<Self, NodeError> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(NodeError::Guard {
+                    path: path.to_owned(),
+                    reason: "is missing. Restore it from where it is kept; only if it is lost for good and no other \
+                             copy of this node signs, run `chopmark admin guard adopt`"
+                        .to_owned(),
+                });
+            }
+            Err(error) => return Err(NodeError::io("open guard", path)(error)),
+        };
+        let mut bytes = vec![0; 2 * SLOT_BYTES];
+        let len = file.read_at(&mut bytes, 0).map_err(NodeError::io("read guard", path))?;
+        let slots = bytes[..len].chunks_exact(SLOT_BYTES).filter_map(|slot| Promise::decode(slot).ok());
+        let newest = slots.max_by_key(|(sequence, _)| *sequence);
+        let mut guard = Self { path: path.to_owned(), file, sequence: 0, promise: Promise::none(Hash32::ZERO) };
+        guard.lock()?;
+        let (sequence, promise) =
+            newest.ok_or_else(|| guard.refuse("is damaged: neither of its two records can be read"))?;
+        guard.sequence = sequence;
+        guard.promise = promise;
+        Ok(guard)
+    }
+
+    /// Replaces the promise of a lost, damaged or foreign guard by what the data shows
+    /// (`chopmark admin guard adopt`). The new guard gets its name last; one that is in use is
+    /// refused.
+    pub fn adopt(path: &Path, promise: Promise) -> Result<(), NodeError> {
+        let _held = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => {
+                let old = Self { path: path.to_owned(), file, sequence: 0, promise };
+                old.lock()?;
+                Some(old)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(NodeError::io("open guard", path)(error)),
+        };
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".new");
+        let unfinished = PathBuf::from(unfinished);
+        if unfinished.exists() {
+            std::fs::remove_file(&unfinished).map_err(NodeError::io("remove unfinished guard", &unfinished))?;
+        }
+        let mut guard = Self::create(&unfinished, promise.chain)?;
+        guard.store(promise)?;
+        std::fs::rename(&unfinished, path).map_err(NodeError::io("name guard", path))?;
+        sync_folder_of(path)
+    }
+
+    /// What was promised last.
+    #[must_use]
+    pub const fn promise(&self) -> &Promise {
+        &self.promise
+    }
+
+    /// Remembers a checkpoint signature that is about to be made.
+    pub fn checkpoint(&mut self, size: TreeSize, root: Hash32, time: u64) -> Result<(), NodeError> {
+        if let Err(refusal) = self.promise.allows_checkpoint(size, &root, time) {
+            return Err(self.refuse(&match refusal {
+                Refusal::EarlierTime => format!(
+                    "has signed size {} at Unix time {}, and the clock now says {time}: set the clock right and start again",
+                    size.0, self.promise.time
+                ),
+                _ => format!("refuses to sign size {}: {refusal:?}", size.0),
+            }));
+        }
+        self.store(Promise { size, root, time, ..self.promise })
+    }
+
+    /// Remembers a vote that is about to be signed.
+    pub fn vote(&mut self, height: u64, round: u32, value: Hash32) -> Result<(), NodeError> {
+        if let Err(refusal) = self.promise.allows_vote(height, round, &value) {
+            return Err(self.refuse(&format!("refuses to vote at height {height} round {round}: {refusal:?}")));
+        }
+        self.store(Promise { height, round, value, ..self.promise })
+    }
+
+    fn store(&mut self, promise: Promise) -> Result<(), NodeError> {
+        let sequence = self.sequence + 1;
+        let offset = SLOT_BYTES as u64 * (sequence % 2);
+        self.file
+            .write_all_at(&promise.encode(sequence), offset)
+            .and_then(|()| self.file.sync_data())
+            .map_err(NodeError::io("write guard", &self.path))?;
+        self.sequence = sequence;
+        self.promise = promise;
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<(), NodeError> {
+        flock(&self.file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| self.refuse("is in use by another process; a member's node runs only once"))
+    }
+
+    pub(crate) fn refuse(&self, reason: &str) -> NodeError {
+        NodeError::Guard { path: self.path.clone(), reason: reason.to_owned() }
+    }
+}
+
+fn sync_folder_of(path: &Path) -> Result<(), NodeError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|folder| folder.sync_all()).map_err(NodeError::io("sync folder", parent))
+}

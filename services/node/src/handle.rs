@@ -1,0 +1,598 @@
+//! What the rest of the process sees of a node: submitting and reading. Reads are consistent
+//! with the newest published checkpoint and wait for nobody.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use ledger_core::{
+    Hash32, SigningKey,
+    batch::{BATCH_BYTES_MAX, Item, SUBMISSION_OPERATIONS_MAX, Submission},
+    block::Block,
+    checkpoint::Checkpoint,
+    codec::{DecodeError, Reader, Writer},
+    digests::Algorithm,
+    execute::admit,
+    genesis::Genesis,
+    member::{MemberSet, faults_tolerated},
+    merkle::{LeafIndex, TreeSize, inclusion_proof, leaf_hash, node_hash, verify_inclusion},
+    policy_file::PolicyFile,
+    receipt::Receipt,
+    state::Changes,
+    tile::{TILE_HEIGHT, TileKind, TilePath, decode_bundle, decode_hashes, perfect_root},
+    verify::SignedCheckpoint,
+};
+use parking_lot::{Mutex, RwLock};
+use segment_log::SegmentReader;
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    NodeError,
+    derive::{Backlog, StateDigests, Work},
+    derived::{LiveState, digest_key, entry_digests},
+    pool::{Pool, PoolError, Waiting},
+    statement::{self, NotFound},
+    tail::{Tail, Tree},
+    tiles::TileFiles,
+};
+
+pub use crate::pool::Ended as Submitted;
+
+/// Decided blocks kept in memory after they are on disk, for committers that follow closely.
+const RECENT_BYTES_MAX: usize = 16 << 20;
+/// Largest submission: well below a batch, so that every submission fits into some block.
+pub const SUBMISSION_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
+
+/// Where time comes from: Unix milliseconds.
+pub type ClockMs = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// A decided block and what it did.
+pub(crate) struct CommittedBlock {
+    pub(crate) block: Block,
+    pub(crate) hash: Hash32,
+    pub(crate) entries: Vec<Vec<u8>>,
+    pub(crate) changes: Changes,
+    /// Approximate memory.
+    pub(crate) bytes: usize,
+}
+
+impl CommittedBlock {
+    pub(crate) fn height(&self) -> u64 {
+        self.block.header.height
+    }
+
+    pub(crate) fn first_index(&self) -> u64 {
+        self.block.header.tree_size - self.entries.len() as u64
+    }
+}
+
+/// Decided blocks that the index does not have yet, and some that it has.
+#[derive(Default)]
+pub(crate) struct Recent {
+    blocks: BTreeMap<u64, Arc<CommittedBlock>>,
+    by_size: BTreeMap<u64, u64>,
+    digests: HashMap<Vec<u8>, Vec<u64>>,
+    checkpoints: BTreeMap<u64, u64>,
+    settled: u64,
+    bytes: usize,
+}
+
+impl Recent {
+    /// Nothing in memory; the index has everything up to `height`.
+    pub(crate) fn starting_at(height: u64) -> Self {
+        Self { settled: height, ..Self::default() }
+    }
+
+    pub(crate) fn insert(&mut self, block: Arc<CommittedBlock>) {
+        for (index, entry) in (block.first_index()..).zip(&block.entries) {
+            for (algorithm, digest) in entry_digests(entry).iter() {
+                self.digests.entry(digest_key(algorithm, &digest)).or_default().push(index);
+            }
+        }
+        if !block.entries.is_empty() {
+            self.by_size.insert(block.block.header.tree_size, block.height());
+        }
+        self.bytes += block.bytes;
+        self.blocks.insert(block.height(), block);
+    }
+
+    fn forget_digest(&mut self, key: &[u8], index: u64) {
+        if let Some(indexes) = self.digests.get_mut(key) {
+            indexes.retain(|known| *known != index);
+            if indexes.is_empty() {
+                self.digests.remove(key);
+            }
+        }
+    }
+
+    pub(crate) fn insert_checkpoint(&mut self, size: TreeSize, record: u64) {
+        self.checkpoints.insert(size.0, record);
+    }
+
+    /// The index has everything up to these now.
+    pub(crate) fn settle(&mut self, height: u64, checkpoint: Option<TreeSize>) {
+        while self.settled < height {
+            self.settled += 1;
+            let Some(block) = self.blocks.get(&self.settled).cloned() else { continue };
+            for (index, entry) in (block.first_index()..).zip(&block.entries) {
+                for (algorithm, digest) in entry_digests(entry).iter() {
+                    self.forget_digest(&digest_key(algorithm, &digest), index);
+                }
+            }
+        }
+        if let Some(size) = checkpoint {
+            self.checkpoints = self.checkpoints.split_off(&(size.0 + 1));
+        }
+        while self.bytes > RECENT_BYTES_MAX && self.blocks.first_key_value().is_some_and(|(at, _)| *at <= self.settled)
+        {
+            if let Some((_, block)) = self.blocks.pop_first() {
+                self.by_size.remove(&block.block.header.tree_size);
+                self.bytes -= block.bytes;
+            }
+        }
+    }
+}
+
+/// The newest published checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Height of the block that it covers.
+    pub height: u64,
+    /// Tree size.
+    pub size: TreeSize,
+    /// Root.
+    pub root: Hash32,
+    /// The signed note.
+    pub note: String,
+    /// Cosignature time, Unix seconds.
+    pub time: u64,
+}
+
+/// A record of the checkpoint log.
+pub(crate) struct CheckpointRecord {
+    pub(crate) height: u64,
+    pub(crate) note: String,
+}
+
+impl CheckpointRecord {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u8(1).u64(self.height).bytes(self.note.as_bytes());
+        writer.finish()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != 1 {
+            return Err(DecodeError::Range("checkpoint record version"));
+        }
+        let height = reader.u64()?;
+        let note = String::from_utf8(reader.bytes(1 << 20)?.to_vec()).map_err(|_| DecodeError::Range("note"))?;
+        reader.end()?;
+        Ok(Self { height, note })
+    }
+
+    pub(crate) fn signed(&self) -> Result<SignedCheckpoint, NodeError> {
+        SignedCheckpoint::parse(&self.note)
+            .map_err(|verdict| NodeError::Damaged(format!("stored checkpoint: {verdict}")))
+    }
+}
+
+/// Everything that the threads of a node share.
+pub(crate) struct Shared {
+    pub(crate) genesis: Genesis,
+    pub(crate) chain: Hash32,
+    /// This node's member domain.
+    pub(crate) domain: String,
+    pub(crate) statement_key: SigningKey,
+    pub(crate) clock: ClockMs,
+    pub(crate) state: LiveState,
+    pub(crate) tail: RwLock<Tail>,
+    pub(crate) files: TileFiles,
+    pub(crate) blocks: SegmentReader,
+    pub(crate) checkpoints: SegmentReader,
+    pub(crate) recent: RwLock<Recent>,
+    pub(crate) published: ArcSwap<Option<Published>>,
+    pub(crate) published_size: watch::Sender<u64>,
+    pub(crate) members: ArcSwap<MemberSet>,
+    pub(crate) pool: Pool,
+    pub(crate) backlog: Backlog,
+    pub(crate) state_digests: StateDigests,
+    pub(crate) failure: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// Stops the node from deciding and signing, for good; what can be read stays readable.
+    pub(crate) fn fail(&self, error: &NodeError) {
+        self.failure.lock().get_or_insert_with(|| error.to_string());
+        metrics::counter!("chopmark_node_failures_total").increment(1);
+        self.pool.close();
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    pub(crate) fn tree(&self) -> Tree<'_> {
+        Tree { tail: &self.tail, files: &self.files }
+    }
+
+    /// Takes over a decided block: from now on it is read, and written behind.
+    pub(crate) fn commit(&self, block: CommittedBlock, leaves: &[Hash32]) -> Result<(), NodeError> {
+        self.state.commit(block.height(), &block.changes);
+        let block = Arc::new(block);
+        {
+            let mut tail = self.tail.write();
+            for (leaf, entry) in leaves.iter().zip(&block.entries) {
+                tail.push(*leaf, entry.clone());
+            }
+        }
+        self.recent.write().insert(Arc::clone(&block));
+        self.backlog.push(Work::Block(block))
+    }
+}
+
+/// Why a submission was not taken or got no outcome.
+#[derive(Debug, Error)]
+pub enum SubmitError {
+    /// The pool is full: the same submission may be taken later.
+    #[error("the pool is full")]
+    Full,
+    /// The node stopped; what was submitted may or may not be decided.
+    #[error("the node has stopped: {0}")]
+    Stopped(String),
+    /// The submission is not signed by a submitter in force, or too large.
+    #[error("the submission is refused: {0}")]
+    Refused(&'static str),
+    /// These operations (positions, reasons) can never be part of a block.
+    #[error("{} operations are malformed", .0.len())]
+    Malformed(Vec<(usize, String)>),
+}
+
+/// A decided block with its entries.
+#[derive(Debug, Clone)]
+pub struct BlockAt {
+    /// The block.
+    pub block: Block,
+    /// Its entries.
+    pub entries: Vec<Vec<u8>>,
+}
+
+/// The receipt of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptAt {
+    /// The receipt, without an opening.
+    pub receipt: Receipt,
+    /// Tree size of its checkpoint.
+    pub size: TreeSize,
+    /// Root of its checkpoint.
+    pub root: Hash32,
+    /// Cosignatures that count, of how many members.
+    pub cosigners: (usize, usize),
+    /// (f+1)-th earliest cosignature, Unix seconds.
+    pub time: u64,
+}
+
+/// Where a digest stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestPositions {
+    /// Leaf indexes, ascending.
+    pub indexes: Vec<LeafIndex>,
+    /// The index is complete up to this size.
+    pub complete_to: TreeSize,
+    /// Root of the tree of that size.
+    pub root: Hash32,
+}
+
+/// A running node. Clones share it.
+#[derive(Clone)]
+pub struct NodeHandle(pub(crate) Arc<Shared>);
+
+type Read<T> = Result<T, NodeError>;
+
+impl NodeHandle {
+    /// Chain id.
+    #[must_use]
+    pub fn chain(&self) -> Hash32 {
+        self.0.chain
+    }
+
+    /// The genesis.
+    #[must_use]
+    pub fn genesis(&self) -> &Genesis {
+        &self.0.genesis
+    }
+
+    /// Why the node stopped, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.0.failure()
+    }
+
+    /// Bytes waiting in the pool.
+    #[must_use]
+    pub fn pool_bytes(&self) -> usize {
+        self.0.pool.bytes()
+    }
+
+    /// Submits signed operations and waits until each has its outcome in a decided block, now
+    /// or from before. Outcomes come in the order of the items.
+    pub async fn submit(&self, submission: Submission) -> Result<Vec<Submitted>, SubmitError> {
+        if submission.items.len() > SUBMISSION_OPERATIONS_MAX || submission.encoded_len() > SUBMISSION_BYTES_MAX {
+            return Err(SubmitError::Refused("more operations or bytes than one submission may have"));
+        }
+        let shared = Arc::clone(&self.0);
+        let admitted = tokio::task::spawn_blocking(move || check_submission(&shared, submission)).await;
+        let (submission, ops) = admitted.map_err(|_| SubmitError::Stopped("checking it failed".to_owned()))??;
+        let (reply, outcome) = oneshot::channel();
+        self.0.pool.push(Waiting { submission, ops, reply }).map_err(|error| match error {
+            PoolError::Full => SubmitError::Full,
+            PoolError::Closed => self.stopped(),
+        })?;
+        outcome.await.map_err(|_| self.stopped())
+    }
+
+    fn stopped(&self) -> SubmitError {
+        SubmitError::Stopped(self.failure().unwrap_or_else(|| "it is shutting down".to_owned()))
+    }
+
+    /// Newest checkpoint; there is one as soon as a node is open.
+    pub fn published(&self) -> Read<Published> {
+        let published = self.0.published.load();
+        Option::clone(&published).ok_or_else(|| NodeError::Damaged("nothing was published yet".to_owned()))
+    }
+
+    /// Newest decided height.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.0.blocks.next_sequence() - 1
+    }
+
+    /// Waits until a checkpoint covers more than `size`, or the time is over.
+    pub async fn wait_beyond(&self, size: TreeSize, timeout: Duration) {
+        let mut sizes = self.0.published_size.subscribe();
+        let beyond = sizes.wait_for(|published| *published > size.0);
+        let _timed_out_or_closed = tokio::time::timeout(timeout, beyond).await;
+    }
+
+    /// Policy file for the members in force.
+    #[must_use]
+    pub fn policy(&self) -> String {
+        PolicyFile::text_of_members(&self.0.genesis.origin, &self.0.members.load())
+    }
+
+    /// `vkey` of the key that signs "not found" statements.
+    pub fn statement_key(&self) -> Read<String> {
+        statement::vkey(&self.0.domain, &self.0.statement_key)
+    }
+
+    /// Blocks from `from` on, at most `max`, none beyond the newest checkpoint.
+    pub fn blocks(&self, from: u64, max: usize) -> Read<Vec<BlockAt>> {
+        let last = self.published()?.height;
+        (from.max(1)..=last).take(max).map(|height| self.block(height)).collect()
+    }
+
+    fn block(&self, height: u64) -> Read<BlockAt> {
+        if let Some(recent) = self.0.recent.read().blocks.get(&height) {
+            return Ok(BlockAt { block: recent.block.clone(), entries: recent.entries.clone() });
+        }
+        let bytes = self.0.blocks.read(height)?;
+        let bytes = bytes.ok_or_else(|| NodeError::Damaged(format!("block {height} is missing from the block log")))?;
+        let block = Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {height}: {error}")))?;
+        let first = self.previous_size(height)?;
+        let entries = self.entries(first, block.header.tree_size)?;
+        Ok(BlockAt { block, entries })
+    }
+
+    fn previous_size(&self, height: u64) -> Read<u64> {
+        if height == 1 {
+            return Ok(ledger_core::entry::genesis_entries(&self.0.genesis).len() as u64);
+        }
+        if let Some(recent) = self.0.recent.read().blocks.get(&(height - 1)) {
+            return Ok(recent.block.header.tree_size);
+        }
+        let bytes = self.0.blocks.read(height - 1)?.unwrap_or_default();
+        let block =
+            Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {}: {error}", height - 1)))?;
+        Ok(block.header.tree_size)
+    }
+
+    fn entries(&self, first: u64, end: u64) -> Read<Vec<Vec<u8>>> {
+        let mut entries = Vec::new();
+        let mut at = first;
+        while at < end {
+            let bundle = at / 256;
+            let bundle_end = end.min((bundle + 1) * 256);
+            let width = u16::try_from(bundle_end - bundle * 256).unwrap_or(256);
+            let path = TilePath { kind: TileKind::Entries, index: bundle, width };
+            let bytes = self.0.tree().serve(path, TreeSize(end))?;
+            let bytes = bytes.ok_or_else(|| NodeError::Damaged(format!("entry bundle {bundle} is missing")))?;
+            let decoded = decode_bundle(&bytes, usize::from(width))
+                .map_err(|_| NodeError::Damaged(format!("entry bundle {bundle} is malformed")))?;
+            let skip = usize::try_from(at - bundle * 256).unwrap_or_default();
+            entries.extend(decoded.into_iter().skip(skip).map(<[u8]>::to_vec));
+            at = bundle_end;
+        }
+        Ok(entries)
+    }
+
+    /// Height, time and header hash of the block that holds an entry; `None` for the genesis
+    /// entries and beyond the newest checkpoint.
+    pub fn block_of(&self, index: LeafIndex) -> Read<Option<(u64, u64, Hash32)>> {
+        if index.0 >= self.published()?.size.0 {
+            return Ok(None);
+        }
+        let recent = self.0.recent.read();
+        let height = match recent.by_size.range(index.0 + 1..).next() {
+            // The lowest recent block holds the index only if its entries reach down to it.
+            Some((_, height)) if recent.blocks.get(height).is_some_and(|block| block.first_index() <= index.0) => {
+                Some(*height)
+            }
+            _ => self.0.state.store.height_of(index)?,
+        };
+        drop(recent);
+        let Some(height) = height.filter(|height| *height > 0) else { return Ok(None) };
+        let header = match self.0.recent.read().blocks.get(&height) {
+            Some(block) => return Ok(Some((height, block.block.header.time, block.hash))),
+            None => self.block(height)?.block.header,
+        };
+        Ok(Some((height, header.time, header.hash())))
+    }
+
+    /// Exact bytes of an entry below the newest checkpoint, checked against its leaf hash.
+    pub fn entry(&self, index: LeafIndex) -> Read<Option<Vec<u8>>> {
+        if index.0 >= self.published()?.size.0 {
+            return Ok(None);
+        }
+        let tree = self.0.tree();
+        let entry = self.noting_damage(tree.entry(index))?;
+        let leaf = self.noting_damage(ledger_core::merkle::NodeReader::node(&tree, 0, index.0))?;
+        if leaf_hash(&entry) != leaf {
+            return self.noting_damage(Err(NodeError::Damaged(format!(
+                "entry {} in {} does not match its leaf hash in {}",
+                index.0,
+                self.0.files.path(TileKind::Entries, index.0 / 256).display(),
+                self.0.files.path(TileKind::Hashes(0), index.0 / 256).display()
+            ))));
+        }
+        Ok(Some(entry))
+    }
+
+    /// Receipt of an entry under the first checkpoint that covered it, verified before it is
+    /// handed out.
+    pub fn receipt(&self, index: LeafIndex) -> Read<Option<ReceiptAt>> {
+        if index.0 >= self.published()?.size.0 {
+            return Ok(None);
+        }
+        let Some(entry) = self.entry(index)? else { return Ok(None) };
+        let record = match self.0.state.store.checkpoint_over(index)? {
+            Some(record) => record,
+            None => match self.0.recent.read().checkpoints.range(index.0 + 1..).next() {
+                Some((_, record)) => *record,
+                // Settled between the two look-ups.
+                None => match self.0.state.store.checkpoint_over(index)? {
+                    Some(record) => record,
+                    None => return Ok(None),
+                },
+            },
+        };
+        let checkpoint = self.checkpoint_record(record)?;
+        let signed = checkpoint.signed()?;
+        let Checkpoint { size, root, .. } = signed.checkpoint.clone();
+        let path = self.noting_damage(inclusion_proof(index, size, &self.0.tree()))?;
+        if verify_inclusion(&leaf_hash(&entry), index, size, &path, &root).is_err() {
+            return self.noting_damage(Err(NodeError::Damaged(format!(
+                "the tiles on the path of entry {} do not lead to the signed root of size {}",
+                index.0, size.0
+            ))));
+        }
+        let members = self.0.members.load();
+        let policy = PolicyFile::parse(&PolicyFile::text_of_members(&self.0.genesis.origin, &members))
+            .map_err(|error| NodeError::Damaged(error.to_string()))?;
+        let signatures = signed.check_signatures(&policy).map_err(|verdict| NodeError::Damaged(verdict.to_string()))?;
+        let times = signatures.times();
+        let time = times.get(faults_tolerated(members.len())).copied().unwrap_or_default();
+        let receipt = Receipt { extra: None, index, path, checkpoint: checkpoint.note };
+        Ok(Some(ReceiptAt { receipt, size, root, cosigners: (times.len(), members.len()), time }))
+    }
+
+    fn checkpoint_record(&self, record: u64) -> Read<CheckpointRecord> {
+        let bytes = self.0.checkpoints.read(record)?;
+        let bytes = bytes.ok_or_else(|| NodeError::Damaged(format!("checkpoint record {record} is missing")))?;
+        CheckpointRecord::decode(&bytes)
+            .map_err(|error| NodeError::Damaged(format!("checkpoint record {record}: {error}")))
+    }
+
+    /// Where a digest stands, at most `max` positions.
+    pub fn find(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> Read<DigestPositions> {
+        let published = self.published()?;
+        // Memory first: what leaves it meanwhile is in the store by then.
+        let recent = self.0.recent.read().digests.get(&digest_key(algorithm, digest)).cloned().unwrap_or_default();
+        let stored = self.0.state.store.find(algorithm, digest, max)?;
+        let all: BTreeSet<u64> = recent.into_iter().chain(stored.into_iter().map(|index| index.0)).collect();
+        let indexes = all.range(..published.size.0).take(max).map(|index| LeafIndex(*index)).collect();
+        Ok(DigestPositions { indexes, complete_to: published.size, root: published.root })
+    }
+
+    /// Signed statement that the index has no entry of a digest; `None` if it has one.
+    pub fn not_found(&self, algorithm: Algorithm, digest: &Hash32) -> Read<Option<String>> {
+        let found = self.find(algorithm, digest, 1)?;
+        if !found.indexes.is_empty() {
+            return Ok(None);
+        }
+        let what = NotFound {
+            origin: &self.0.genesis.origin,
+            algorithm,
+            digest: *digest,
+            size: found.complete_to,
+            root: found.root,
+            time: (self.0.clock)() / 1000,
+        };
+        statement::not_found(&self.0.domain, &self.0.statement_key, &what).map(Some)
+    }
+
+    /// A tile or bundle of the published tree; `None` if it is not part of it. Full ones are
+    /// checked against the level above before they are handed out.
+    pub fn tile(&self, path: TilePath) -> Read<Option<Vec<u8>>> {
+        let size = self.published()?.size;
+        let Some(bytes) = self.noting_damage(self.0.tree().serve(path, size))? else { return Ok(None) };
+        if path.width == 256 {
+            self.noting_damage(self.check_full(path, &bytes, size))?;
+        }
+        Ok(Some(bytes))
+    }
+
+    fn check_full(&self, path: TilePath, bytes: &[u8], size: TreeSize) -> Read<()> {
+        let damaged = || NodeError::Damaged(format!("{} does not belong to the signed tree", path.path()));
+        let (hashes, level) = match path.kind {
+            TileKind::Hashes(level) => (decode_hashes(bytes, 256).ok_or_else(damaged)?, u32::from(level)),
+            TileKind::Entries => {
+                let entries = decode_bundle(bytes, 256).map_err(|_| damaged())?;
+                (entries.into_iter().map(leaf_hash).collect(), 0)
+            }
+        };
+        let top = (level + 1) * TILE_HEIGHT;
+        debug_assert!(size.0 >> top > path.index);
+        // The node above is read as two halves where this tile itself holds it, so the check
+        // always involves another file or the edge in memory.
+        let tree = self.0.tree();
+        let above = match path.kind {
+            TileKind::Hashes(_) => ledger_core::merkle::NodeReader::node(&tree, top, path.index)?,
+            TileKind::Entries => {
+                let half = |at: u64| ledger_core::merkle::NodeReader::node(&tree, top - 1, at);
+                node_hash(&half(2 * path.index)?, &half(2 * path.index + 1)?)
+            }
+        };
+        if perfect_root(&hashes) == above { Ok(()) } else { Err(damaged()) }
+    }
+
+    /// Damage that a read meets stops the node from signing.
+    fn noting_damage<T>(&self, result: Read<T>) -> Read<T> {
+        if let Err(error @ NodeError::Damaged(_)) = &result {
+            tracing::error!(%error, "damage found; the node stops signing");
+            self.0.fail(error);
+        }
+        result
+    }
+}
+
+fn check_submission(shared: &Shared, submission: Submission) -> Result<(Submission, Vec<Hash32>), SubmitError> {
+    if !shared.members.load().is_submitter(&submission.key) || !submission.verify(&shared.chain) {
+        return Err(SubmitError::Refused("it is not signed by a submitter key of the members in force"));
+    }
+    let (mut ops, mut malformed) = (Vec::with_capacity(submission.items.len()), Vec::new());
+    for (at, item) in submission.items.iter().enumerate() {
+        match item {
+            Item::Full(signed) => match admit(&shared.chain, signed) {
+                Ok(operation) => ops.push(operation.common().op),
+                Err(error) => malformed.push((at, error.to_string())),
+            },
+            Item::Omitted(_) => malformed.push((at, "an omitted operation in a fresh submission".to_owned())),
+        }
+    }
+    if malformed.is_empty() { Ok((submission, ops)) } else { Err(SubmitError::Malformed(malformed)) }
+}

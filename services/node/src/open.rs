@@ -1,0 +1,454 @@
+//! Making, opening and closing a node: restoring after a crash runs the code of normal progress.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use arc_swap::ArcSwap;
+use ledger_core::{
+    Hash32,
+    block::{Block, STATE_DIGEST_INTERVAL},
+    execute::{Executed, Parent, execute, execute_genesis},
+    genesis::Genesis,
+    merkle::{TreeSize, root_at},
+    state::members,
+};
+use parking_lot::{Mutex, RwLock};
+use segment_log::{Options, SegmentLog};
+use tokio::sync::watch;
+
+use crate::{
+    NodeError, NodeHandle,
+    consensus::{Consensus, Solo},
+    derive::{self, Backlog, StateDigests},
+    derived::{Applied, BlockEffects, Derived, LiveState},
+    guard::{Guard, Promise},
+    handle::{CheckpointRecord, ClockMs, Published, Recent, Shared},
+    keys::NodeKeys,
+    ledger::{Ledger, commit},
+    pool::Pool,
+    statement,
+    tail::{Tail, Tree},
+    tiles::TileFiles,
+};
+
+/// Default bound of the pool: a few seconds of work.
+pub const POOL_BYTES_MAX: usize = 64 << 20;
+
+/// Where things lie in a node's data directory.
+#[derive(Debug, Clone)]
+pub struct Layout(pub PathBuf);
+
+impl Layout {
+    /// The genesis document.
+    #[must_use]
+    pub fn genesis(&self) -> PathBuf {
+        self.0.join("genesis.json")
+    }
+
+    /// The block log: the only thing that is not derived.
+    #[must_use]
+    pub fn blocks(&self) -> PathBuf {
+        self.0.join("blocks")
+    }
+
+    /// The signed checkpoints.
+    #[must_use]
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// Full tiles and entry bundles, served as they are.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    /// Index and state.
+    #[must_use]
+    pub fn derived(&self) -> PathBuf {
+        self.0.join("derived")
+    }
+
+    pub(crate) fn read_genesis(&self) -> Result<Genesis, NodeError> {
+        let path = self.genesis();
+        let bytes = fs::read(&path).map_err(NodeError::io("read genesis", &path))?;
+        Ok(Genesis::parse(&bytes)?)
+    }
+}
+
+pub(crate) fn block_log_options() -> Options {
+    Options { first_sequence: 1, ..Options::default() }
+}
+
+/// What a node needs to run.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// Data directory made by [`init`].
+    pub data: PathBuf,
+    /// The guard file, outside the data directory.
+    pub guard: PathBuf,
+    /// The node's keys.
+    pub keys: NodeKeys,
+    /// This member's domain.
+    pub domain: String,
+    /// Unix milliseconds.
+    pub clock: ClockMs,
+    /// Bound of the pool in bytes.
+    pub pool_bytes_max: usize,
+}
+
+/// A running node: dropping it stops its threads.
+pub struct Node {
+    handle: NodeHandle,
+    ledger: Option<JoinHandle<()>>,
+    derive: Option<JoinHandle<()>>,
+}
+
+/// Makes the data directory and guard of a new node. Harmless to repeat after a crash: the
+/// directory gets its name last, and a guard without promises may be made again.
+pub fn init(data: &Path, guard: &Path, genesis: &Genesis) -> Result<(), NodeError> {
+    if data.exists() {
+        return Err(NodeError::Damaged(format!("{} exists already", data.display())));
+    }
+    let temporary = data.with_extension("new");
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).map_err(NodeError::io("remove unfinished folder", &temporary))?;
+    }
+    let layout = Layout(temporary.clone());
+    fs::create_dir_all(layout.log()).map_err(NodeError::io("create folder", &temporary))?;
+    let path = layout.genesis();
+    File::create(&path)
+        .and_then(|mut file| file.write_all(&genesis.encode()).and_then(|()| file.sync_all()))
+        .map_err(NodeError::io("write genesis", &path))?;
+    Guard::create(guard, genesis.chain_id())?;
+    fs::rename(&temporary, data).map_err(NodeError::io("name folder", data))?;
+    let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|folder| folder.sync_all()).map_err(NodeError::io("sync folder", parent))
+}
+
+impl Node {
+    /// Opens the node, proves its own tail, replays what the index lacks, and starts it.
+    ///
+    /// Refuses to start where the data contradicts itself, the guard, or what was signed.
+    pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
+        let layout = Layout(config.data.clone());
+        let genesis = layout.read_genesis()?;
+        let chain = genesis.chain_id();
+        let (block_log, blocks_found) = SegmentLog::open(layout.blocks(), block_log_options())?;
+        if let Some(torn) = &blocks_found.torn {
+            tracing::warn!(?torn, "cut an unfinished write off the block log");
+        }
+        let guard = Guard::open(&config.guard)?;
+        if guard.promise().chain != chain {
+            return Err(guard.refuse("belongs to another network"));
+        }
+        let tip = block_log.next_sequence() - 1;
+        check_guard_height(&guard, tip)?;
+        let (checkpoint_log, _) = SegmentLog::open(layout.checkpoints(), Options::default())?;
+        let born = execute_genesis(&genesis);
+        let files = TileFiles::new(layout.log());
+        let store = Derived::open(&layout.derived())?;
+        let applied = match store.applied()? {
+            Some(applied) => applied,
+            None => apply_genesis(&store, &born)?,
+        };
+        if applied.height > tip {
+            return Err(NodeError::Damaged(format!(
+                "the index knows height {} but the block log in {} ends at {tip}: blocks were lost. \
+                 Restore the block log, or move the whole data directory away and rebuild it from a backup",
+                applied.height,
+                layout.blocks().display()
+            )));
+        }
+        let tail = RwLock::new(Tail::load(applied.size, store.edge(applied.size)?, &files)?);
+        let frontier = Tree { tail: &tail, files: &files }.frontier(applied.size)?;
+        if frontier.root() != applied.root {
+            return Err(NodeError::Damaged(format!(
+                "the tiles in {} do not lead to the root of height {}; run `chopmark fsck`",
+                layout.log().display(),
+                applied.height
+            )));
+        }
+        let parent = Parent { height: applied.height, time: applied.time, hash: applied.header, frontier };
+        let state = LiveState::new(store);
+        let in_force = members(&state)?;
+        let member = in_force.iter().any(|member| {
+            member.domain == config.domain && member.log_key.0 == config.keys.log.verifying_key().to_bytes()
+        });
+        if !member {
+            return Err(NodeError::Damaged(format!("{} with these keys is not a member in force", config.domain)));
+        }
+        statement::vkey(&config.domain, &config.keys.statement)?;
+        let shared = Arc::new(Shared {
+            chain,
+            domain: config.domain,
+            statement_key: config.keys.statement.clone(),
+            clock: config.clock,
+            state,
+            tail,
+            files,
+            blocks: block_log.reader(),
+            checkpoints: checkpoint_log.reader(),
+            recent: RwLock::new(Recent::starting_at(applied.height)),
+            published: ArcSwap::from_pointee(None),
+            published_size: watch::Sender::new(0),
+            members: ArcSwap::from_pointee(in_force),
+            pool: Pool::new(config.pool_bytes_max),
+            backlog: Backlog::default(),
+            state_digests: StateDigests::default(),
+            failure: Mutex::default(),
+            genesis,
+        });
+        let mut node = Self { handle: NodeHandle(Arc::clone(&shared)), ledger: None, derive: None };
+        let behind = Arc::clone(&shared);
+        node.derive = Some(spawn("derive", move || derive::run(&behind, applied))?);
+        let parent = replay(&shared, parent, tip)?;
+        restore_state_digests(&shared, parent.height)?;
+        let signed = restore_checkpoints(&shared, &checkpoint_log, &parent, applied.checkpoints)?;
+        check_guard_root(&shared, &guard, &parent)?;
+        let mut ledger =
+            Ledger::new(Arc::clone(&shared), config.keys, guard, (block_log, checkpoint_log), parent, signed);
+        // The newest block may have been decided just before a crash: sign it now, so that a
+        // node that is open has published everything that it decided.
+        ledger.sign_newest()?;
+        node.ledger = Some(spawn("ledger", move || {
+            // Closes the pool however this thread ends, so that nobody waits for an outcome.
+            let _close = ClosePool(Arc::clone(&ledger.shared));
+            if let Err(error) = Solo.run(&mut ledger) {
+                tracing::error!(%error, "the node stops deciding and signing");
+                ledger.shared.fail(&error);
+            }
+        })?);
+        Ok(node)
+    }
+
+    /// The handle that submits and reads.
+    #[must_use]
+    pub fn handle(&self) -> NodeHandle {
+        self.handle.clone()
+    }
+
+    /// Stops taking submissions, finishes what is decided, and waits for the threads.
+    pub fn close(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.handle.0.pool.close();
+        if let Some(ledger) = self.ledger.take() {
+            let _panicked = ledger.join();
+        }
+        self.handle.0.backlog.close();
+        if let Some(derive) = self.derive.take() {
+            let _panicked = derive.join();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct ClosePool(Arc<Shared>);
+
+impl Drop for ClosePool {
+    fn drop(&mut self) {
+        self.0.pool.close();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, NodeError> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(NodeError::io("start thread", name))
+}
+
+/// What a guard would have to promise for the data as it is: for `chopmark admin guard adopt`.
+/// The node must not be running.
+pub fn promise_of_data(data: &Path) -> Result<Promise, NodeError> {
+    let layout = Layout(data.to_owned());
+    let mut promise = Promise::none(layout.read_genesis()?.chain_id());
+    // Opened for writing, so that no node can run meanwhile.
+    let (blocks, _) = SegmentLog::open(layout.blocks(), block_log_options())?;
+    let (checkpoints, _) = SegmentLog::open(layout.checkpoints(), Options::default())?;
+    let tip = blocks.next_sequence() - 1;
+    if tip > 0
+        && let Some(bytes) = blocks.read(tip)?
+    {
+        let block = Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {tip}: {error}")))?;
+        promise.height = tip;
+        promise.round = block.certificate.round;
+        promise.value = block.certificate.value;
+    }
+    if let Some(last) = checkpoints.next_sequence().checked_sub(1)
+        && let Some(bytes) = checkpoints.read(last)?
+    {
+        let record = CheckpointRecord::decode(&bytes)
+            .map_err(|error| NodeError::Damaged(format!("checkpoint record {last}: {error}")))?;
+        let checkpoint = record.signed()?.checkpoint;
+        (promise.size, promise.root) = (checkpoint.size, checkpoint.root);
+    }
+    Ok(promise)
+}
+
+fn check_guard_height(guard: &Guard, tip: u64) -> Result<(), NodeError> {
+    let promised = guard.promise().height;
+    // One ahead is the trace of a crash between vote and commit point.
+    if promised > tip + 1 {
+        return Err(guard.refuse(&format!(
+            "remembers a vote at height {promised}, but the data ends at height {tip}: the data directory is an older \
+             copy. Restore the newest copy. Only if it is lost for good, and accepting that this member then has \
+             signed a history that it no longer holds, run `chopmark admin guard adopt`"
+        )));
+    }
+    Ok(())
+}
+
+fn check_guard_root(shared: &Shared, guard: &Guard, parent: &Parent) -> Result<(), NodeError> {
+    let promise = guard.promise();
+    let size = parent.frontier.size();
+    if promise.size > size {
+        return Err(guard.refuse(&format!(
+            "remembers a signature for tree size {}, but the data ends at size {}: the data directory is an older copy. \
+             Restore the newest copy. Only if it is lost for good, and accepting that this member then has signed a \
+             history that it no longer holds, run `chopmark admin guard adopt`",
+            promise.size.0, size.0
+        )));
+    }
+    if promise.size.0 > 0 && root_at(promise.size, &shared.tree())? != promise.root {
+        return Err(guard.refuse(&format!(
+            "remembers another root for tree size {} than the data has: the data is damaged or of another history. \
+             Run `chopmark fsck`",
+            promise.size.0
+        )));
+    }
+    Ok(())
+}
+
+fn apply_genesis(store: &Derived, born: &Executed) -> Result<Applied, NodeError> {
+    let header = &born.header;
+    let applied = Applied {
+        height: 0,
+        header: header.hash(),
+        size: TreeSize(header.tree_size),
+        root: header.root,
+        time: header.time,
+        checkpoints: 0,
+    };
+    let effects = BlockEffects { height: 0, first_index: 0, entries: &born.entries, changes: &born.changes };
+    store.apply(&[effects], &[], &born.entries, applied)?;
+    Ok(applied)
+}
+
+/// Executes the blocks that the index does not have, checking each against its header.
+fn replay(shared: &Shared, mut parent: Parent, tip: u64) -> Result<Parent, NodeError> {
+    let damaged = |height: u64, what: &str| NodeError::Damaged(format!("block {height} in the block log: {what}"));
+    if parent.height > 0 {
+        let bytes = shared.blocks.read(parent.height)?.unwrap_or_default();
+        let block = Block::decode(&bytes).map_err(|error| damaged(parent.height, &error.to_string()))?;
+        if block.header.hash() != parent.hash {
+            return Err(damaged(parent.height, "it is not the block that the index was made from"));
+        }
+    }
+    for height in parent.height + 1..=tip {
+        let bytes = shared.blocks.read(height)?.ok_or_else(|| damaged(height, "missing"))?;
+        let block = Block::decode(&bytes).map_err(|error| damaged(height, &error.to_string()))?;
+        let executed = check_block(shared, &parent, &block)?;
+        parent = commit(shared, block, executed, bytes.len())?;
+    }
+    Ok(parent)
+}
+
+/// Executes a stored block again and compares everything that it claims.
+fn check_block(shared: &Shared, parent: &Parent, block: &Block) -> Result<Executed, NodeError> {
+    check_block_in(&shared.state, &shared.chain, parent, block)
+}
+
+/// Executes a stored block on `state` and compares header, certificate and verdicts.
+pub(crate) fn check_block_in(
+    state: &impl ledger_core::state::StateRead,
+    chain: &Hash32,
+    parent: &Parent,
+    block: &Block,
+) -> Result<Executed, NodeError> {
+    let header = &block.header;
+    let executed = execute(state, parent, chain, &block.batch, header.time, header.state)?;
+    if executed.header != *header {
+        return Err(NodeError::Diverged { height: header.height, field: "header" });
+    }
+    let verdicts = executed.outcomes.iter().map(|outcome| outcome.verdict);
+    if !verdicts.eq(block.verdicts.iter().copied()) {
+        return Err(NodeError::Diverged { height: header.height, field: "verdicts" });
+    }
+    let in_force = match executed.changes.get(ledger_core::state::key::MEMBERS) {
+        Some(Some(bytes)) => ledger_core::json::from_canonical(bytes)
+            .map_err(|_| NodeError::Damaged(format!("members at height {}", header.height)))?,
+        _ => members(state)?,
+    };
+    block
+        .certificate
+        .verify(chain, header.height, &header.hash(), &in_force)
+        .map_err(|error| NodeError::Damaged(format!("block {}: {error}", header.height)))?;
+    Ok(executed)
+}
+
+/// A crash can have lost the digest of a snapshot height that a coming header needs: it is made
+/// again from the block log.
+fn restore_state_digests(shared: &Arc<Shared>, tip: u64) -> Result<(), NodeError> {
+    let needed = tip - tip % STATE_DIGEST_INTERVAL;
+    if needed == 0 || shared.state.store.stored_state_digest(needed)?.is_some() {
+        return Ok(());
+    }
+    let shared = Arc::clone(shared);
+    spawn("state-digest", move || {
+        let digest = crate::fsck::state_digest_at(&shared.genesis, &shared.blocks, needed);
+        let stored = digest.and_then(|digest| shared.state.store.store_state_digest(needed, digest));
+        if let Err(error) = stored {
+            shared.fail(&error);
+        }
+    })?;
+    Ok(())
+}
+
+/// Checks the checkpoints that the index does not have against the tree, and publishes the last.
+fn restore_checkpoints(
+    shared: &Shared,
+    log: &SegmentLog,
+    parent: &Parent,
+    indexed: u64,
+) -> Result<(TreeSize, u64), NodeError> {
+    let end = log.next_sequence();
+    if indexed > end {
+        return Err(NodeError::Damaged("the index knows checkpoints that the checkpoint log does not hold".to_owned()));
+    }
+    let mut last = None;
+    for number in indexed.min(end.saturating_sub(1))..end {
+        let damaged = |what: &str| NodeError::Damaged(format!("checkpoint record {number}: {what}"));
+        let bytes = log.read(number)?.ok_or_else(|| damaged("missing"))?;
+        let record = CheckpointRecord::decode(&bytes).map_err(|error| damaged(&error.to_string()))?;
+        let checkpoint = record.signed()?.checkpoint;
+        if checkpoint.size > parent.frontier.size() {
+            return Err(damaged("it covers more than the block log holds"));
+        }
+        if root_at(checkpoint.size, &shared.tree())? != checkpoint.root {
+            return Err(damaged("its root is not that of the tree"));
+        }
+        if number >= indexed {
+            shared.recent.write().insert_checkpoint(checkpoint.size, number);
+            shared.backlog.push(derive::Work::Checkpoint { size: checkpoint.size, record: number })?;
+        }
+        last = Some((record, checkpoint));
+    }
+    let Some((record, checkpoint)) = last else { return Ok((TreeSize(0), 0)) };
+    let published =
+        Published { height: record.height, size: checkpoint.size, root: checkpoint.root, note: record.note, time: 0 };
+    shared.published_size.send_replace(published.size.0);
+    let signed = (published.size, 0);
+    shared.published.store(Arc::new(Some(published)));
+    Ok(signed)
+}

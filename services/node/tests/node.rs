@@ -1,0 +1,304 @@
+//! A node of one member: what it commits, proves, survives and refuses.
+
+mod support;
+
+use std::{fs, path::Path, time::Duration};
+
+use chopmark_node::{NodeError, NodeHandle, fsck::fsck};
+use ledger_core::{
+    Hash32,
+    digests::{Algorithm, Digests},
+    merkle::{Frontier, LeafIndex, TreeSize, leaf_hash},
+    outcome::RejectionCode,
+    tile::{TileKind, TilePath, decode_bundle, decode_hashes},
+    verify::{FileFacts, Verdict, verify},
+};
+use support::{Place, content, evidence};
+
+fn verdict(node: &NodeHandle, index: u64, number: u64) -> Verdict {
+    let receipt = node.receipt(LeafIndex(index)).unwrap().unwrap();
+    let entry = node.entry(LeafIndex(index)).unwrap().unwrap();
+    let file = FileFacts { digests: Digests::of(&content(number)), size: content(number).len() as u64 };
+    verify(Some(&file), &entry, receipt.receipt.render().as_bytes(), node.policy().as_bytes())
+}
+
+/// Rebuilds the root of the newest checkpoint from nothing but served bundles and tiles.
+fn rebuild_root(node: &NodeHandle) -> Hash32 {
+    let size = node.published().unwrap().size;
+    let mut tree = Frontier::new();
+    for bundle in 0..size.0.div_ceil(256) {
+        let width = u16::try_from((size.0 - bundle * 256).min(256)).unwrap();
+        let path = |kind| TilePath { kind, index: bundle, width };
+        let bytes = node.tile(path(TileKind::Entries)).unwrap().unwrap();
+        let leaves: Vec<Hash32> =
+            decode_bundle(&bytes, usize::from(width)).unwrap().into_iter().map(leaf_hash).collect();
+        let tile = node.tile(path(TileKind::Hashes(0))).unwrap().unwrap();
+        assert_eq!(decode_hashes(&tile, usize::from(width)).unwrap(), leaves);
+        leaves.into_iter().for_each(|leaf| tree.push(leaf));
+    }
+    tree.root()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proves_every_entry_at_growing_sizes() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    let handle = node.handle();
+    assert_eq!(handle.published().unwrap().size, TreeSize(2));
+    place.tenant(&handle).await;
+    for size in [4, 7, 8, 255, 256, 257, 700] {
+        place.fill(&handle, size).await;
+        assert_eq!(handle.published().unwrap().size, TreeSize(size));
+        for index in [3, size / 2 + 2, size - 1].into_iter().filter(|index| *index < size) {
+            let Verdict::Valid(valid) = verdict(&handle, index, index) else {
+                panic!("{}", verdict(&handle, index, index))
+            };
+            assert_eq!((valid.index.0, valid.cosigners, valid.witnesses), (index, 1, 1));
+            assert!(matches!(verdict(&handle, index, index + 1), Verdict::Invalid(_)));
+        }
+        assert_eq!(rebuild_root(&handle), handle.published().unwrap().root);
+    }
+    assert_eq!(handle.receipt(LeafIndex(700)).unwrap(), None);
+    // The first receipt of an entry stays its receipt.
+    let before = handle.receipt(LeafIndex(5)).unwrap();
+    place.fill(&handle, 900).await;
+    assert_eq!(handle.receipt(LeafIndex(5)).unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_id_has_one_outcome_for_ever() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    let handle = node.handle();
+    let too_early = place.submit(&handle, vec![evidence(&handle, 1, 1)]).await;
+    assert_eq!(too_early[0].result, Err(RejectionCode::TenantUnknown));
+    place.tenant(&handle).await;
+    let first = place.submit(&handle, vec![evidence(&handle, 2, 2), evidence(&handle, 3, 3)]).await;
+    assert_eq!(first.iter().map(|ended| ended.result).collect::<Vec<_>>(), [Ok(3), Ok(4)]);
+    let again = place
+        .submit(
+            &handle,
+            vec![evidence(&handle, 3, 3), evidence(&handle, 4, 4), evidence(&handle, 4, 4), evidence(&handle, 2, 99)],
+        )
+        .await;
+    assert_eq!(again.iter().map(|ended| ended.result).collect::<Vec<_>>(), [Ok(4), Ok(5), Ok(5), Ok(3)]);
+    // The outcome names the request that got it, so the other caller sees the conflict.
+    assert_eq!(again[3].request, first[0].request);
+    let rejected = place.submit(&handle, vec![evidence(&handle, 1, 1)]).await;
+    assert_eq!(rejected[0].result, Err(RejectionCode::TenantUnknown));
+    drop(handle);
+    node.close();
+    let node = place.open().unwrap();
+    let handle = node.handle();
+    let after = place.submit(&handle, vec![evidence(&handle, 2, 2), evidence(&handle, 1, 1)]).await;
+    assert_eq!(after[0].result, Ok(3));
+    assert_eq!(after[1].result, Err(RejectionCode::TenantUnknown));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_is_found_at_every_position() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    let handle = node.handle();
+    place.tenant(&handle).await;
+    for op in 10..13 {
+        place.submit(&handle, vec![evidence(&handle, op, 7)]).await;
+    }
+    handle.wait_beyond(TreeSize(5), Duration::from_secs(10)).await;
+    let digest = Algorithm::Sha256.digest(&content(7));
+    let expected: Vec<LeafIndex> = (3..6).map(LeafIndex).collect();
+    assert_eq!(handle.find(Algorithm::Sha256, &digest, 10).unwrap().indexes, expected);
+    drop(handle);
+    node.close();
+    let node = place.open().unwrap();
+    let handle = node.handle();
+    assert_eq!(handle.find(Algorithm::Sha256, &digest, 10).unwrap().indexes, expected);
+    assert_eq!(handle.find(Algorithm::Sha256, &digest, 2).unwrap().indexes, expected[..2]);
+    assert_eq!(handle.not_found(Algorithm::Sha256, &digest).unwrap(), None);
+    assert!(handle.find(Algorithm::Sm3, &digest, 10).unwrap().indexes.is_empty());
+    let statement = handle.not_found(Algorithm::Sm3, &digest).unwrap().unwrap();
+    assert!(statement.contains(&format!("digest sm3 {digest}\nsize 6\n")), "{statement}");
+    let key = ledger_core::note::VerifierKey::parse(&handle.statement_key().unwrap()).unwrap();
+    assert!(ledger_core::note::Note::parse(&statement).unwrap().verified_by(&key).unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restart_and_rebuild_give_the_same_ledger() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    let handle = node.handle();
+    place.tenant(&handle).await;
+    place.fill(&handle, 1300).await;
+    let (published, receipt) = (handle.published().unwrap(), handle.receipt(LeafIndex(600)).unwrap().unwrap());
+    let blocks = handle.blocks(1, 1000).unwrap();
+    drop(handle);
+    node.close();
+    assert_eq!(fsck(&place.data(), Some(&place.guard())).unwrap().findings, []);
+
+    for lost in ["derived", "log", "nothing"] {
+        match lost {
+            "nothing" => {}
+            // Tiles alone cannot be missing while the index vouches for them.
+            "log" => {
+                fs::remove_dir_all(place.data().join("log")).unwrap();
+                fs::remove_dir_all(place.data().join("derived")).unwrap();
+            }
+            folder => fs::remove_dir_all(place.data().join(folder)).unwrap(),
+        }
+        let node = place.open().unwrap();
+        let handle = node.handle();
+        assert_eq!(handle.published().unwrap().note, published.note);
+        assert_eq!(handle.receipt(LeafIndex(600)).unwrap().unwrap(), receipt);
+        assert_eq!(rebuild_root(&handle), published.root);
+        let again = handle.blocks(1, 1000).unwrap();
+        assert_eq!(again.len(), blocks.len());
+        for (a, b) in again.iter().zip(&blocks) {
+            assert_eq!((a.block.encode(), &a.entries), (b.block.encode(), &b.entries));
+        }
+        let sizes: Vec<u64> = blocks.iter().map(|block| block.block.header.tree_size).collect();
+        for index in [2, 3, 4, 255, 256, 700, 1299] {
+            let height = sizes.iter().position(|size| *size > index).unwrap() as u64 + 1;
+            assert_eq!(handle.block_of(LeafIndex(index)).unwrap().unwrap().0, height, "index {index}");
+        }
+        assert_eq!(handle.block_of(LeafIndex(1)).unwrap(), None);
+        drop(handle);
+        node.close();
+        assert_eq!(fsck(&place.data(), Some(&place.guard())).unwrap().findings, [], "after losing {lost}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guard_refuses_an_older_copy_of_the_data() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    place.tenant(&node.handle()).await;
+    node.close();
+    let copy = place.folder.path().join("copy");
+    copy_folder(&place.data(), &copy);
+    let node = place.open().unwrap();
+    place.fill(&node.handle(), 10).await;
+    node.close();
+    fs::remove_dir_all(place.data()).unwrap();
+    copy_folder(&copy, &place.data());
+    let refused = place.open().err().unwrap().to_string();
+    assert!(refused.contains("older copy") && refused.contains("adopt"), "{refused}");
+    let report = fsck(&place.data(), Some(&place.guard())).unwrap();
+    assert!(report.findings.iter().any(|finding| finding.file == place.guard()), "{:?}", report.findings);
+
+    fs::rename(place.guard(), place.folder.path().join("guard.away")).unwrap();
+    let refused = place.open().err().unwrap().to_string();
+    assert!(refused.contains("missing") && refused.contains("adopt"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_cannot_share_a_directory() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    let refused = place.open().err().unwrap();
+    assert!(matches!(refused, NodeError::Log(segment_log::Error::Locked { .. })), "{refused}");
+    assert!(fsck(&place.data(), None).is_err());
+    node.close();
+    place.open().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_to_tiles_is_detected_named_and_never_served() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    place.tenant(&node.handle()).await;
+    place.fill(&node.handle(), 1100).await;
+    node.close();
+    let files = ["log/tile/0/001", "log/tile/entries/002", "log/tile/0/003"];
+    for (round, file) in files.iter().enumerate() {
+        let path = place.data().join(file);
+        let sound = fs::read(&path).unwrap();
+        let mut damaged = sound.clone();
+        let at = damaged.len() / 2 + round;
+        damaged[at] ^= 1 << round;
+        for bytes in [Some(damaged), None] {
+            match bytes {
+                Some(bytes) => fs::write(&path, bytes).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            let report = fsck(&place.data(), Some(&place.guard())).unwrap();
+            assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
+            assert_eq!(report.findings[0].file, path);
+            let (name, index) = report.findings[0].at.unwrap();
+            let tile = path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+            assert!(name == "index" && (tile * 256..(tile + 1) * 256).contains(&index), "{index}");
+            // Either the node does not start, or it starts and refuses what is damaged.
+            if let Ok(node) = place.open() {
+                let handle = node.handle();
+                let kind = if file.contains("entries") { TileKind::Entries } else { TileKind::Hashes(0) };
+                let path = TilePath { kind, index: tile, width: 256 };
+                let entry = handle.entry(LeafIndex(index)).and_then(|_| handle.receipt(LeafIndex(index)).map(|_| ()));
+                assert!(handle.tile(path).is_err() || entry.is_err());
+                assert!(handle.failure().is_some_and(|failure| failure.contains("tile")), "{:?}", handle.failure());
+                drop(handle);
+                node.close();
+            }
+            fs::write(&path, &sound).unwrap();
+        }
+    }
+    assert_eq!(fsck(&place.data(), Some(&place.guard())).unwrap().findings, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_in_block_or_checkpoint_log_is_never_silent() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    place.tenant(&node.handle()).await;
+    for size in [5, 9, 14, 20] {
+        place.fill(&node.handle(), size).await;
+    }
+    node.close();
+    for folder in ["blocks", "checkpoints"] {
+        let segment = segment_in(&place.data().join(folder));
+        let sound = fs::read(&segment).unwrap();
+        for at in (0..sound.len()).step_by(sound.len() / 40) {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&segment, &damaged).unwrap();
+            let report = fsck(&place.data(), Some(&place.guard())).unwrap();
+            assert!(!report.findings.is_empty(), "{folder} byte {at}");
+            fs::write(&segment, &sound).unwrap();
+        }
+    }
+    assert_eq!(fsck(&place.data(), Some(&place.guard())).unwrap().findings, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_block_log_is_cut_and_a_lost_block_is_noticed() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    place.tenant(&node.handle()).await;
+    place.fill(&node.handle(), 30).await;
+    node.close();
+    let segment = segment_in(&place.data().join("blocks"));
+    let sound = fs::read(&segment).unwrap();
+    let mut torn = sound.clone();
+    torn.extend((0..100).map(|byte| byte ^ 0x5a));
+    fs::write(&segment, &torn).unwrap();
+    let node = place.open().unwrap();
+    assert_eq!(node.handle().published().unwrap().size, TreeSize(30));
+    place.fill(&node.handle(), 31).await;
+    node.close();
+    let sound = fs::read(&segment).unwrap();
+    fs::write(&segment, &sound[..sound.len() - 10]).unwrap();
+    let refused = place.open().err().unwrap().to_string();
+    assert!(refused.contains("blocks were lost") || refused.contains("older copy"), "{refused}");
+}
+
+fn segment_in(folder: &Path) -> std::path::PathBuf {
+    let mut segments = fs::read_dir(folder).unwrap().map(|item| item.unwrap().path());
+    segments.find(|path| path.extension().is_some_and(|extension| extension == "seg")).unwrap()
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for item in fs::read_dir(from).unwrap() {
+        let path = item.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy_folder(&path, &target) } else { drop(fs::copy(&path, target).unwrap()) }
+    }
+}
