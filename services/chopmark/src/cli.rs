@@ -1,0 +1,443 @@
+//! The command line: every argument and every help text. It parses and refuses; it does nothing.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::output::EXIT_USAGE;
+
+/// Where `chopmark dev` keeps everything unless told otherwise.
+const DATA_DEFAULT: &str = "chopmark-data";
+/// Seconds that `submit` waits for the commit: many times the slowest block, short enough to
+/// notice that nothing comes.
+const WAIT_SECONDS_DEFAULT: u32 = 60;
+/// More than this is a mistake of units.
+const WAIT_SECONDS_MAX: u32 = 24 * 60 * 60;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chopmark",
+    version,
+    arg_required_else_help = true,
+    about = "Notarize files on a transparency ledger, and prove it offline",
+    long_about = "Chopmark records the hash of a file on a ledger that several organisations keep together, and \
+                  hands out a receipt that anybody can check offline, years later, without trusting whoever ran \
+                  the service. The file itself never leaves your machine.",
+    after_long_help = format!("\
+Examples:
+  chopmark dev                                   run a whole network on this machine
+  chopmark submit contract.pdf --dev chopmark-data
+                                                 notarize a file, save its receipt
+  chopmark verify contract.pdf --policy chopmark-data/policy.txt
+                                                 check the receipt, offline
+  chopmark doctor                                find out what is wrong here
+
+Exit status: 0 on success; {EXIT_USAGE} when the command line is wrong or a file cannot be read; else see the \
+command's own --help.")
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Dev(DevArgs),
+    Submit(SubmitArgs),
+    Verify(VerifyArgs),
+    Fsck(FsckArgs),
+    Doctor(DoctorArgs),
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    Version(VersionArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// Runs a whole network on this machine: gateway, queue, database, committer and one node
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Runs a whole network on this machine, in one process and in the foreground: gateway, queue, \
+                  database, committer and one member's node, with the formats, the API and the proofs of \
+                  production. Everything lies in one folder; stop it with Ctrl-C and start it again, nothing \
+                  is lost.\n\n\
+                  When it is ready it writes DIR/dev.json (readable by you alone): addresses, an API key, the \
+                  path of the policy. A port that is taken is replaced by the next free one.",
+    after_long_help = "\
+Examples:
+  chopmark dev
+  chopmark dev --data /var/tmp/ledger --listen 127.0.0.1:9000
+  chopmark dev --log-format json 2>dev.log &
+
+Exit status: 0 after a clean stop, 1 when it could not start or had to stop."
+)]
+pub(crate) struct DevArgs {
+    /// Folder for everything; made if missing
+    #[arg(long, value_name = "DIR", default_value = DATA_DEFAULT)]
+    pub(crate) data: PathBuf,
+
+    /// Address of the API; a busy port gives way to the next free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+
+    /// Address of /metrics; a busy port gives way to the next free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8082")]
+    pub(crate) metrics_listen: SocketAddr,
+
+    /// Members of the network; this version runs one
+    #[arg(long, value_name = "N", default_value = "1", value_parser = members)]
+    pub(crate) members: u8,
+
+    /// File that remembers what the node signed; keep it off the data's backups [default: DIR.guard]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) guard: Option<PathBuf>,
+
+    /// How the log on standard error is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+fn members(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(1) => Ok(1),
+        Ok(n @ 2_u8..) => Err(format!("a network of {n} members is not built yet; this version runs one: --members 1")),
+        _ => Err("not a number of members; this version runs one: --members 1".to_owned()),
+    }
+}
+
+/// Notarizes files: hashes them here, sends the hashes, saves the receipts
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "chopmark submit FILE... --dev DIR [OPTIONS]\n       \
+                      chopmark submit FILE... --server URL --key-file F [OPTIONS]",
+    long_about = "Computes SHA-256, SHA3-256 and SM3 of every file on this machine, has them recorded, waits until \
+                  the record is committed, and saves the proof beside the file: FILE.tlog-proof (the receipt) \
+                  and FILE.entry.json (the ledger entry). The file itself is never sent.\n\n\
+                  Submitting is safe to repeat. The idempotency key is derived from what is asked for (digests, \
+                  size, media type, title, external id, --confidential), not from the path or the time: the same \
+                  command again, or the same file under another name, finds the same record, and its receipt is \
+                  fetched again. Another title or external id makes another record; so does --idempotency-key.\n\n\
+                  A receipt that is there already and differs is never overwritten without --force.",
+    after_long_help = "\
+Examples:
+  chopmark submit contract.pdf --dev chopmark-data
+  chopmark submit *.jpg --server https://notary.example --key-file ~/.chopmark-key
+  CHOPMARK_API_KEY=cm_test_… chopmark submit will.pdf --server https://notary.example --confidential
+
+Exit status: 0 every file is recorded and its receipt saved (with --wait 0: accepted); 1 a file was refused, or \
+failed; 75 accepted, but not committed in time: run the same command again to fetch the receipt; 64 the command \
+line is wrong or a file cannot be read."
+)]
+pub(crate) struct SubmitArgs {
+    /// Files to notarize
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Address of the service, such as https://notary.example
+    #[arg(long, value_name = "URL", conflicts_with = "dev")]
+    pub(crate) server: Option<String>,
+
+    // The key itself is never an option: every user of a machine can read its command lines.
+    /// File that holds the API key, and nothing else [default: the variable CHOPMARK_API_KEY]
+    #[arg(long, value_name = "F", conflicts_with = "dev")]
+    pub(crate) key_file: Option<PathBuf>,
+
+    /// Use the server that `chopmark dev --data DIR` runs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dev: Option<PathBuf>,
+
+    /// A name for people; sealed, never on the ledger
+    #[arg(long, value_name = "T")]
+    pub(crate) title: Option<String>,
+
+    /// Your own identifier, to find the record by; sealed, never on the ledger
+    #[arg(long, value_name = "X")]
+    pub(crate) external_id: Option<String>,
+
+    /// Media type of the files, such as application/pdf
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) media_type: Option<String>,
+
+    /// Put only salted commitments on the ledger: for contents that could be guessed
+    #[arg(long)]
+    pub(crate) confidential: bool,
+
+    /// Names this request, for one file; the same key again is the same record
+    #[arg(long, value_name = "K")]
+    pub(crate) idempotency_key: Option<String>,
+
+    /// Seconds to wait for the commit of each file; 0 returns once it is accepted
+    #[arg(long, value_name = "SECONDS", default_value_t = WAIT_SECONDS_DEFAULT,
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(WAIT_SECONDS_MAX)))]
+    pub(crate) wait: u32,
+
+    /// Also save the policy that the server publishes (compare it before you trust it)
+    #[arg(long, value_name = "F")]
+    pub(crate) policy_out: Option<PathBuf>,
+
+    /// Overwrite receipts, entries and policies that differ
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Print one JSON object a file
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Checks files against their receipts, offline
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "chopmark verify FILE... --policy F|DIR [OPTIONS]",
+    long_about = "Checks that a file is the one recorded, that the record is in the log, and that the log's \
+                  checkpoint is cosigned by a quorum of the members that your policy trusts. Needs four things: \
+                  the file, its entry, its receipt, and your policy. Never contacts a server.\n\n\
+                  Without --receipt, --entry or --bundle it looks for FILE.tlog-proof and FILE.entry.json, which \
+                  `chopmark submit` saves.\n\n\
+                  The policy says whose signatures count, so it has to come from somebody you trust, such as a \
+                  court or a notary office that is a member: a policy handed over together with the receipt \
+                  proves nothing against whoever handed it over. A folder of policies holds the network's \
+                  history as <first-size>.txt, each in force from that log size on; the one for the receipt's \
+                  size is taken.",
+    after_long_help = "\
+Examples:
+  chopmark verify contract.pdf --policy policy.txt
+  chopmark verify *.jpg --policy policies/
+  chopmark verify contract.pdf --bundle contract-proof.zip --policy policy.txt
+  chopmark verify contract.pdf --receipt r.tlog-proof --entry e.json --policy policy.txt --json
+  zcat backup.gz | chopmark verify - --receipt r.tlog-proof --entry e.json --policy policy.txt
+
+The last line of standard output is the verdict, and the exit status says the same:
+  0   VALID index=I size=S cosigners=K/N time=T: all holds; the file existed no later than T
+  1   INVALID check=C: a check failed, one of receipt, checkpoint, origin, file, opening,
+      signature, inclusion
+  2   INCOMPLETE missing=M: nothing is wrong, but log, quorum or opening is missing
+  3   UNKNOWN-FORMAT what=W: this version cannot read receipt, policy, entry, entry-type or bundle
+  64  no verdict: the command line is wrong, or a file cannot be read
+Of several files each has its own line, FILE: VERDICT, and the last line is the worst verdict (INVALID, then \
+UNKNOWN-FORMAT, then INCOMPLETE; of VALID ones the latest time). With --json every line is an object with the same \
+keys."
+)]
+pub(crate) struct VerifyArgs {
+    /// Files to check; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Your policy: one file, or a folder of <first-size>.txt
+    #[arg(long, value_name = "F|DIR")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// The receipt, for one file [default: FILE.tlog-proof]
+    #[arg(long, value_name = "F")]
+    pub(crate) receipt: Option<PathBuf>,
+
+    /// The ledger entry, for one file [default: FILE.entry.json]
+    #[arg(long, value_name = "F")]
+    pub(crate) entry: Option<PathBuf>,
+
+    /// A proof bundle (zip) with receipt and entry, for one file; the policy in it is not trusted
+    #[arg(long, value_name = "F", conflicts_with_all = ["receipt", "entry"])]
+    pub(crate) bundle: Option<PathBuf>,
+
+    /// The opening of a confidential entry, where the receipt does not carry it
+    #[arg(long, value_name = "F")]
+    pub(crate) opening: Option<PathBuf>,
+
+    /// Print one JSON object a line: verdict, index, size, cosigners, witnesses, time, check, missing, what
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Checks that a stored ledger is sound: derives everything again and compares
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Derives tiles, index, state and every checkpoint's root again from the block log and compares them \
+                  with what is stored, and the guard with both. Changes nothing. The node must not be running.",
+    after_long_help = "\
+Examples:
+  chopmark fsck chopmark-data
+  chopmark fsck /srv/chopmark --guard /mnt/guard/chopmark.guard --json
+
+Exit status: 0 sound; 1 something differs, each finding names file and place; 2 it could not be checked."
+)]
+pub(crate) struct FsckArgs {
+    /// Data folder of `chopmark dev`, or of a node
+    #[arg(value_name = "DIR")]
+    pub(crate) data: PathBuf,
+
+    /// The guard [default: DIR.guard, where there is one]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) guard: Option<PathBuf>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Looks for what is wrong on this machine, and says what to do
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Looks at permissions, key files, free disk space, the guard, the server and its health, the clock, \
+                  ports, OpenSSL and limits. Each line says OK, WARN or FAIL; what is not OK has its cause and what \
+                  to do. Changes nothing.",
+    after_long_help = "\
+Examples:
+  chopmark doctor
+  chopmark doctor --data /srv/chopmark --json
+
+Exit status: 0 nothing failed (there may be warnings); 1 something failed."
+)]
+pub(crate) struct DoctorArgs {
+    /// Data folder to look at
+    #[arg(long, value_name = "DIR", default_value = DATA_DEFAULT)]
+    pub(crate) data: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Acts that need a person's decision
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminCommand {
+    #[command(subcommand)]
+    Guard(GuardCommand),
+}
+
+/// The guard: what a node remembers of its own signatures
+#[derive(Debug, Subcommand)]
+pub(crate) enum GuardCommand {
+    Adopt(GuardAdoptArgs),
+}
+
+/// Makes a new guard from what the data shows, in place of one that is lost
+#[derive(Debug, Args)]
+#[command(
+    long_about = "The guard remembers what the node has signed and voted for, outside its data, so that a restored \
+                  backup cannot sign a second history. A guard that is missing, or that knows more than the data, \
+                  keeps the node from starting.\n\n\
+                  This command writes a guard that promises only what the data shows. If the data is an old copy, \
+                  or another copy of this node is running, the node will then sign two histories: evidence of \
+                  fraud, which others keep. Use it only when the guard is lost for good, the data is the newest \
+                  there is, and no other copy runs.",
+    after_long_help = "\
+Example:
+  chopmark admin guard adopt --data chopmark-data --guard chopmark-data.guard --yes
+
+Exit status: 0 adopted; 1 refused or failed."
+)]
+pub(crate) struct GuardAdoptArgs {
+    /// Data folder of the node
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+
+    /// The guard to write
+    #[arg(long, value_name = "PATH")]
+    pub(crate) guard: PathBuf,
+
+    /// I know that the guard is lost for good and that no other copy of this node signs
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// Prints the version, and the versions of the formats
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Prints a completion script for a shell
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  chopmark completions bash > ~/.local/share/bash-completion/completions/chopmark
+  chopmark completions zsh > ~/.zfunc/_chopmark
+  chopmark completions fish > ~/.config/fish/completions/chopmark.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Prints the manual page, or writes one for every command
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  chopmark man | man -l -
+  chopmark man --dir ~/.local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// Write chopmark.1, chopmark-verify.1, … into this folder; made if missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Where a data folder's guard lies unless told otherwise: beside it, so that one backup or one
+/// `rm -r` does not take both.
+pub(crate) fn guard_beside(data: &Path) -> PathBuf {
+    // Without a trailing slash; a folder such as `.` or `..` has no name of its own to extend.
+    let tidy: PathBuf = data.components().collect();
+    let named = if tidy.file_name().is_some() { tidy } else { tidy.canonicalize().unwrap_or(tidy) };
+    let mut name = named.file_name().unwrap_or_default().to_owned();
+    name.push(".guard");
+    named.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself() {
+        fn visit(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no about", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Cli::command());
+    }
+
+    #[test]
+    fn the_guard_lies_beside_the_data() {
+        assert_eq!(guard_beside(Path::new("chopmark-data")), Path::new("chopmark-data.guard"));
+        assert_eq!(guard_beside(Path::new("/srv/ledger/")), Path::new("/srv/ledger.guard"));
+        let here = Path::new(".").canonicalize().unwrap();
+        assert_eq!(guard_beside(Path::new(".")).parent(), here.parent());
+    }
+
+    #[test]
+    fn one_member_for_now() {
+        assert_eq!(members("1"), Ok(1));
+        for refused in ["0", "4", "-1", "300", "one", ""] {
+            assert!(members(refused).unwrap_err().contains("--members 1"), "{refused}");
+        }
+    }
+}

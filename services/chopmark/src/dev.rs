@@ -1,0 +1,218 @@
+//! `chopmark dev`: every role in one process over embedded adapters. The roles, ports and
+//! formats are those of production; only the wiring is smaller.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use chopmark_cache::MemoryCache;
+use chopmark_committer::{ProjectConfig, ProjectLoop, SubmitConfig, SubmitLoop, SubmitPorts};
+use chopmark_domain::{Ports, Services, Settings, auth::ApiKey, id::IdIssuer, seal::KeyEncryptionKey};
+use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
+use chopmark_node::{
+    Node, NodeConfig, POOL_BYTES_MAX,
+    keys::{self, NodeKeys},
+};
+use chopmark_queue::EmbeddedQueue;
+use chopmark_store::SqliteStore;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::DevArgs,
+    ledger::EmbeddedLedger,
+    place::{DOMAIN, ORIGIN, Place},
+    secrets,
+    system::{self, System},
+    telemetry, tenants,
+};
+
+/// The tenant of an embedded network.
+const TENANT: &str = "ten_dev";
+const NETWORK: &str = "sandbox";
+/// Ports tried after the one asked for.
+const PORTS_TRIED: u16 = 100;
+
+/// `dev.json`: what a script or a test needs to talk to a running `chopmark dev`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DevFile {
+    pub(crate) v: u64,
+    pub(crate) base_url: String,
+    pub(crate) admin_url: String,
+    pub(crate) metrics_url: String,
+    pub(crate) api_key: String,
+    pub(crate) tenant: String,
+    pub(crate) network: String,
+    pub(crate) origin: String,
+    pub(crate) policy_path: PathBuf,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) guard_path: PathBuf,
+    pub(crate) pid: u32,
+    pub(crate) nodes: Vec<DevNode>,
+}
+
+/// A member's node of a [`DevFile`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DevNode {
+    pub(crate) member: String,
+    pub(crate) read_url: String,
+}
+
+/// Runs until a signal or a fault stops it.
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+    telemetry::start_logs(args.log_format)?;
+    let metrics = telemetry::start_metrics()?;
+    let place = Place::new(&args.data, args.guard.as_deref())?;
+    place.make()?;
+    let node = open_node(&place).await?;
+    let submitter = keys::load(&place.keys(), "submitter")?;
+    let ledger = Arc::new(EmbeddedLedger::new(node.handle(), submitter));
+    let store = Arc::new(SqliteStore::open(&format!("sqlite:{}", place.database().display())).await?);
+    let queue = EmbeddedQueue::open(place.queue(), chopmark_queue::Config::new(NETWORK))?;
+
+    let random = Arc::new(System);
+    let kek = KeyEncryptionKey::new(secrets::load_or_draw(&place.secret("kek.key"), random.as_ref())?);
+    let ids = IdIssuer::new(secrets::load_or_draw(&place.secret("ids.key"), random.as_ref())?);
+    let hashing_key = secrets::load_or_draw(&place.secret("api-keys.key"), random.as_ref())?;
+    let governance = keys::load(&place.keys(), "governance")?;
+    tenants::register(ledger.as_ref(), &governance, TENANT).await?;
+    tenants::insert(store.as_ref(), &kek, random.as_ref(), TENANT, NETWORK, system::now_ms()).await?;
+    let key = load_or_draw_api_key(&place)?;
+    tenants::ensure_key(store.as_ref(), &key, &hashing_key, TENANT, system::now_ms()).await?;
+
+    let stop = CancellationToken::new();
+    let mut committer = start_committer(&node, &ledger, &store, &queue, &stop)?;
+    let ports = Ports {
+        queue: Arc::new(queue.clone()),
+        cache: Arc::new(MemoryCache::default()),
+        store: store.clone(),
+        projection: store.clone(),
+        tenants: store.clone(),
+        ledger: ledger.clone(),
+        clock: random.clone(),
+        random: random.clone(),
+        originals: Some(Arc::new(ObjectOriginals::in_folder(&place.originals(), random.clone())?)),
+    };
+    let services = Arc::new(Services::new(ports, Settings::new(NETWORK, node.handle().chain(), ids, kek, hashing_key)));
+    let public = listen(args.listen)?;
+    let internal = listen(args.metrics_listen)?;
+    let file = DevFile {
+        v: 1,
+        base_url: url(&public)?,
+        admin_url: url(&internal)?,
+        metrics_url: url(&internal)?,
+        api_key: key.reveal().to_owned(),
+        tenant: TENANT.to_owned(),
+        network: NETWORK.to_owned(),
+        origin: ORIGIN.to_owned(),
+        policy_path: place.policy(),
+        data_dir: place.data.clone(),
+        guard_path: place.guard.clone(),
+        pid: std::process::id(),
+        nodes: vec![DevNode { member: DOMAIN.to_owned(), read_url: url(&public)? }],
+    };
+    let gateway = Gateway::new(services, GatewayConfig::default(), move || metrics.render());
+    let serving = gateway.serve(public, internal)?;
+    let stopper = serving.stopper();
+    let served = tokio::spawn(serving.run());
+    std::fs::write(place.policy(), node.handle().policy()).context("write the policy")?;
+    secrets::write(&place.dev_json(), &format!("{}\n", serde_json::to_string_pretty(&file)?))?;
+    tracing::info!(base_url = file.base_url, "ready");
+
+    let ended = wait_for_end(&mut committer).await;
+    // From here on nobody finds us; what was accepted is durable.
+    let _gone = std::fs::remove_file(place.dev_json());
+    stopper.stop().await;
+    served.await??;
+    stop.cancel();
+    while let Some(loop_ended) = committer.join_next().await {
+        loop_ended??;
+    }
+    tokio::task::spawn_blocking(move || node.close()).await?;
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+async fn open_node(place: &Place) -> anyhow::Result<Node> {
+    let config = NodeConfig {
+        data: place.node(),
+        guard: place.guard.clone(),
+        keys: NodeKeys::load(&place.keys())?,
+        domain: DOMAIN.to_owned(),
+        clock: Arc::new(system::now_ms),
+        pool_bytes_max: POOL_BYTES_MAX,
+    };
+    Ok(tokio::task::spawn_blocking(move || Node::open(config)).await??)
+}
+
+type Loops = tokio::task::JoinSet<anyhow::Result<()>>;
+
+fn start_committer(
+    node: &Node,
+    ledger: &Arc<EmbeddedLedger>,
+    store: &Arc<SqliteStore>,
+    queue: &EmbeddedQueue,
+    stop: &CancellationToken,
+) -> anyhow::Result<Loops> {
+    let genesis = node.handle().genesis().clone();
+    let ports = SubmitPorts {
+        consumer: Box::new(queue.consumer()?),
+        store: store.clone(),
+        ledger: ledger.clone(),
+        clock: Arc::new(System),
+    };
+    let submit = SubmitLoop::new(ports, SubmitConfig::new(genesis.network));
+    let project = ProjectLoop::new(ledger.clone(), store.clone(), genesis, ProjectConfig::default());
+    let mut loops = Loops::new();
+    let token = stop.clone();
+    loops.spawn(async move { Ok(submit.run(token).await?) });
+    let token = stop.clone();
+    loops.spawn(async move { Ok(project.run(token).await?) });
+    Ok(loops)
+}
+
+/// Waits for a signal, or for a loop that ended by a fault.
+async fn wait_for_end(loops: &mut Loops) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        Some(ended) = loops.join_next() => match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.context("a committer loop stopped")),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// The API key of an embedded network: the same at every start, so that what a newcomer copied
+/// into a terminal keeps working.
+fn load_or_draw_api_key(place: &Place) -> anyhow::Result<ApiKey> {
+    let path = place.secret("dev-api.key");
+    if !path.exists() {
+        let key = ApiKey::generate(NETWORK, &System)?;
+        secrets::write(&path, key.reveal())?;
+    }
+    ApiKey::parse(secrets::read(&path)?.trim()).with_context(|| format!("{} holds no API key", path.display()))
+}
+
+/// Binds the address asked for, or the next free port after it.
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    for step in 0..PORTS_TRIED {
+        let Some(port) = address.port().checked_add(step) else { break };
+        match TcpListener::bind(SocketAddr::new(address.ip(), port)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error).with_context(|| format!("listen on {address}")),
+        }
+    }
+    bail!("no free port from {address} on; give another with --listen")
+}
+
+fn url(listener: &TcpListener) -> anyhow::Result<String> {
+    Ok(format!("http://{}", listener.local_addr()?))
+}

@@ -1,0 +1,36 @@
+//! Logs to standard error, metrics to the internal listener.
+
+use std::io::IsTerminal as _;
+
+use anyhow::anyhow;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::LogFormat;
+
+/// Levels when `CHOPMARK_LOG` says nothing.
+const FILTER_DEFAULT: &str = "info,fjall=warn,lsm_tree=warn";
+/// Upper bounds of the latency buckets in seconds, from one fsync to the longest wait.
+const SECONDS_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// Starts logging.
+pub(crate) fn start_logs(format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_env("CHOPMARK_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started.map_err(|error| anyhow!("start logging: {error}"))
+}
+
+/// Starts collecting metrics; the handle renders them.
+pub(crate) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
+    let builder =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?;
+    Ok(builder.install_recorder()?)
+}

@@ -1,0 +1,100 @@
+//! Bringing a tenant onto the ledger and into the database.
+
+use anyhow::{Context as _, bail};
+use chopmark_domain::{
+    auth::ApiKey,
+    ports::{LedgerWriter, Random, SubmitResult, TenantStore},
+    seal::KeyEncryptionKey,
+    tenant::{ApiKeyRow, Scope, TENANT_SECRET_BYTES, TenantRow},
+};
+use ed25519_dalek::Signer as _;
+use ledger_core::{
+    Hash32, SigningKey,
+    hash::tagged,
+    operation::{
+        Operation, OperationSignature, OperationType, SignedOperation, TenantSet, TenantStatus, V1, approval_message,
+    },
+};
+use zeroize::Zeroizing;
+
+/// Heights during which the approval of a new tenant holds.
+const APPROVAL_HEIGHTS: u64 = 1_000_000;
+
+/// Registers `tenant` on the ledger with the operator's approval. Repeating it gets the outcome
+/// of the first time.
+pub(crate) async fn register(ledger: &dyn LedgerWriter, governance: &SigningKey, tenant: &str) -> anyhow::Result<()> {
+    let chain = ledger.chain();
+    let op = tagged("chopmark/register-tenant/v1", &[&chain.0, tenant.as_bytes()]);
+    let operation = Operation::TenantSet(Box::new(TenantSet {
+        chain,
+        expires: APPROVAL_HEIGHTS,
+        key: None,
+        op,
+        replaces: Hash32::ZERO,
+        request: op,
+        status: TenantStatus::Active,
+        tenant: tenant.to_owned(),
+        tier: 3,
+        kind: OperationType::TenantSet,
+        v: V1,
+    }))
+    .encode();
+    let signature = governance.sign(&approval_message(&chain, &operation)).to_bytes();
+    let key = Hash32(governance.verifying_key().to_bytes());
+    let signed = SignedOperation { operation, signatures: vec![OperationSignature { key, signature }] };
+    match ledger.submit(vec![signed]).await?.first() {
+        Some(SubmitResult::Ended { result: Ok(_), .. }) => Ok(()),
+        other => bail!("the ledger did not register tenant {tenant}: {other:?}"),
+    }
+}
+
+/// Puts a tenant with a secret of its own into the database, unless it is there.
+pub(crate) async fn insert(
+    store: &dyn TenantStore,
+    kek: &KeyEncryptionKey,
+    random: &dyn Random,
+    tenant: &str,
+    network: &str,
+    now_ms: u64,
+) -> anyhow::Result<()> {
+    if store.tenant(network, tenant).await?.is_some() {
+        return Ok(());
+    }
+    let mut secret = Zeroizing::new([0_u8; TENANT_SECRET_BYTES]);
+    random.fill(secret.as_mut())?;
+    let row = TenantRow {
+        id: tenant.to_owned(),
+        network: network.to_owned(),
+        wrapped_secret: kek.wrap(tenant, &secret, random)?,
+        active: true,
+        created_at: now_ms,
+    };
+    // Somebody else may have inserted it meanwhile; then theirs stands.
+    store.insert_tenant(row).await?;
+    Ok(())
+}
+
+/// Makes sure that the database knows `key` as a key of `tenant` with every scope.
+pub(crate) async fn ensure_key(
+    store: &dyn TenantStore,
+    key: &ApiKey,
+    hashing_key: &[u8; 32],
+    tenant: &str,
+    now_ms: u64,
+) -> anyhow::Result<()> {
+    let hash = key.hash(hashing_key);
+    if store.api_key(&hash).await?.is_some() {
+        return Ok(());
+    }
+    let row = ApiKeyRow {
+        id: format!("key_{}", &hash.to_string()[..24]),
+        hash,
+        tenant: tenant.to_owned(),
+        network: key.network().to_owned(),
+        scopes: vec![Scope::Read, Scope::Write],
+        created_at: now_ms,
+        expires_at: None,
+        revoked_at: None,
+    };
+    store.insert_api_key(row).await.context("store the API key")
+}

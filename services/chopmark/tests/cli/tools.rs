@@ -1,0 +1,189 @@
+//! The tools that need no server: help, completions, manual pages, version, fsck, doctor.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+
+use chopmark_node::{
+    Node, NodeConfig, POOL_BYTES_MAX,
+    keys::{self, NodeKeys},
+};
+use ledger_core::{
+    genesis::{Genesis, Network},
+    member::MemberSet,
+    operation::V1,
+    policy::Policy,
+};
+
+use crate::support::{chopmark, folder, text};
+
+#[test]
+fn every_command_has_help_with_examples() {
+    for command in ["dev", "submit", "verify", "fsck", "doctor", "completions", "man"] {
+        let ran = chopmark([command, "--help"]);
+        assert_eq!(ran.code, 0);
+        assert!(ran.out.contains("Examples:") && ran.out.contains(&format!("chopmark {command}")), "{command}");
+    }
+    assert!(chopmark(["admin", "guard", "adopt", "--help"]).out.contains("fraud"));
+    assert!(chopmark(["--help"]).out.contains("chopmark dev"));
+}
+
+#[test]
+fn a_wrong_command_line_is_no_verdict() {
+    for args in [&["verify"][..], &["nonsense"], &[], &["verify", "--nonsense"], &["dev", "--members", "4"]] {
+        let ran = chopmark(args);
+        assert_eq!(ran.code, 64, "{args:?}");
+        assert!(ran.out.is_empty() && !ran.err.is_empty(), "{args:?}");
+    }
+    assert!(chopmark(["dev", "--members", "4"]).err.contains("this version runs one"));
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = chopmark(["completions", shell]);
+        assert_eq!(ran.code, 0);
+        assert!(ran.out.contains("verify") && ran.out.contains("policy"), "{shell}");
+    }
+    assert_eq!(chopmark(["completions", "tcsh"]).code, 64);
+}
+
+#[test]
+fn manual_pages_are_written() {
+    assert!(chopmark(["man"]).out.contains(".TH"));
+    let folder = folder("man").join("man1");
+    assert_eq!(chopmark(["man", "--dir", &text(&folder)]).code, 0);
+    for page in ["chopmark.1", "chopmark-verify.1", "chopmark-submit.1", "chopmark-admin-guard-adopt.1"] {
+        assert!(fs::read_to_string(folder.join(page)).unwrap().contains(".SH"), "{page}");
+    }
+}
+
+#[test]
+fn version_names_the_formats() {
+    let ran = chopmark(["version"]);
+    assert!(ran.code == 0 && ran.out.starts_with(concat!("chopmark ", env!("CARGO_PKG_VERSION"))));
+    assert!(ran.out.contains("c2sp.org/tlog-proof@v1"));
+    let json = chopmark(["version", "--json"]).json();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(json["formats"]["receipt"], "c2sp.org/tlog-proof@v1");
+}
+
+/// Unix milliseconds of everything that the node here signs.
+const TIME_MS: u64 = 1_790_000_000_000;
+
+/// A data folder as `chopmark dev` makes it, after a first start and a clean stop.
+fn data(test: &str) -> std::path::PathBuf {
+    let data = folder(test).join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    keys::generate(&data.join("keys")).unwrap();
+    let member = keys::public_member(&data.join("keys"), "operator.example").unwrap();
+    let genesis = Genesis {
+        members: MemberSet::new(vec![member]).unwrap(),
+        network: Network::Sandbox,
+        origin: "log.example/log".to_owned(),
+        policy: Policy::default(),
+        time: TIME_MS,
+        v: V1,
+    };
+    let (node, guard) = (data.join("node"), data.with_extension("guard"));
+    chopmark_node::init(&node, &guard, &genesis).unwrap();
+    let keys = NodeKeys::load(&data.join("keys")).unwrap();
+    let (domain, clock) = ("operator.example".to_owned(), Arc::new(|| TIME_MS));
+    let config = NodeConfig { data: node, guard, keys, domain, clock, pool_bytes_max: POOL_BYTES_MAX };
+    Node::open(config).unwrap().close();
+    data
+}
+
+#[test]
+fn fsck_tells_sound_from_unsound_from_unchecked() {
+    let data = data("fsck");
+    let argument = text(&data);
+    let ran = chopmark(["fsck", &argument]);
+    assert_eq!((ran.code, ran.last()), (0, "sound"), "{}{}", ran.out, ran.err);
+    let json = chopmark(["fsck", &argument, "--json"]).json();
+    assert_eq!((json["sound"].as_bool(), json["size"].as_u64()), (Some(true), Some(2)));
+    assert_eq!(json["guard"].as_str(), data.with_extension("guard").to_str());
+
+    fs::write(data.join("node/log/stray"), "?").unwrap();
+    let ran = chopmark(["fsck", &argument]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.contains("stray") && ran.last().starts_with("NOT SOUND"), "{}", ran.out);
+    let json = chopmark(["fsck", &argument, "--json"]).json();
+    assert_eq!(json["sound"], false);
+    assert!(json["findings"][0]["file"].as_str().unwrap().ends_with("stray"));
+
+    assert_eq!(chopmark(["fsck", &text(&data.join("keys"))]).code, 2);
+    assert_eq!(chopmark(["fsck", "no-such-folder"]).code, 2);
+}
+
+fn statuses(json: &serde_json::Value, name: &str) -> Vec<String> {
+    let checks = json["checks"].as_array().unwrap().iter().filter(|check| check["name"] == name);
+    checks.map(|check| check["status"].as_str().unwrap().to_owned()).collect()
+}
+
+fn doctor(data: &Path) -> (i32, serde_json::Value) {
+    let ran = chopmark(["doctor", "--json", "--data", &text(data)]);
+    (ran.code, ran.json())
+}
+
+#[test]
+fn doctor_finds_what_is_wrong() {
+    let data = data("doctor");
+    let guard = data.with_extension("guard");
+    let (_, json) = doctor(&data);
+    for name in ["data", "keys", "guard", "server", "clock"] {
+        assert_eq!(statuses(&json, name), ["OK"], "{name}: {json}");
+    }
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(&data.join("keys/log.pem"), 0o640);
+    let (code, json) = doctor(&data);
+    assert_eq!((code, statuses(&json, "keys")), (1, vec!["FAIL".to_owned()]));
+    mode(&data.join("keys/log.pem"), 0o600);
+
+    mode(&data, 0o755);
+    assert_eq!(statuses(&doctor(&data).1, "data"), ["WARN"]);
+    mode(&data, 0o777);
+    assert_eq!(statuses(&doctor(&data).1, "data"), ["FAIL"]);
+    mode(&data, 0o700);
+
+    fs::rename(&guard, guard.with_extension("away")).unwrap();
+    let (code, json) = doctor(&data);
+    assert_eq!((code, statuses(&json, "guard")), (1, vec!["FAIL".to_owned()]));
+    fs::write(&guard, "damaged").unwrap();
+    assert_eq!(statuses(&doctor(&data).1, "guard"), ["FAIL"]);
+    fs::rename(guard.with_extension("away"), &guard).unwrap();
+
+    fs::write(data.join("dev.json"), "{").unwrap();
+    assert_eq!(statuses(&doctor(&data).1, "dev.json"), ["FAIL"]);
+    fs::remove_file(data.join("dev.json")).unwrap();
+    assert_eq!(statuses(&doctor(&data).1, "server"), ["OK"]);
+}
+
+#[test]
+fn doctor_knows_a_server_that_died() {
+    let data = data("doctor-dead");
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let url = "http://127.0.0.1:1";
+    let json = serde_json::json!({
+        "v": 1, "base_url": url, "admin_url": url, "metrics_url": url, "api_key": "cm_test_x", "tenant": "t",
+        "network": "sandbox", "origin": "log.example/log", "policy_path": data.join("policy.txt"), "data_dir": data,
+        "guard_path": data.with_extension("guard"), "pid": child.id(), "nodes": [],
+    });
+    fs::write(data.join("dev.json"), json.to_string()).unwrap();
+    fs::set_permissions(data.join("dev.json"), fs::Permissions::from_mode(0o600)).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(statuses(&doctor(&data).1, "server"), ["WARN"], "dead, but nobody has asked how it ended");
+    child.wait().unwrap();
+    assert_eq!(statuses(&doctor(&data).1, "server"), ["WARN"]);
+    fs::set_permissions(data.join("dev.json"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(statuses(&doctor(&data).1, "keys"), ["FAIL"]);
+}
+
+#[test]
+fn doctor_explains_to_people() {
+    let folder = folder("doctor-new");
+    let ran = chopmark(["doctor", "--data", &text(&folder.join("not-yet"))]);
+    assert!(ran.out.contains("`chopmark dev` makes it"), "{}", ran.out);
+    assert!(ran.last().ends_with("warnings"), "{}", ran.out);
+    let failed = ran.out.lines().any(|line| line.starts_with("FAIL"));
+    assert_eq!(ran.code, i32::from(failed));
+}

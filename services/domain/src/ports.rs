@@ -1,0 +1,343 @@
+//! The ports: what the use cases need from the outside, each implemented twice (embedded and
+//! production) or doubled in tests.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ledger_core::{
+    block::Block,
+    digests::Algorithm,
+    hash::Hash32,
+    merkle::{LeafIndex, TreeSize},
+    operation::SignedOperation,
+    outcome::RejectionCode,
+    tile::TilePath,
+};
+use thiserror::Error;
+
+use crate::{
+    id::ResourceKey,
+    message::QueueMessage,
+    record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
+    tenant::{ApiKeyRow, TenantRow},
+};
+
+/// A dependency failed. The text is for the log, never for a client.
+#[derive(Debug, Error)]
+pub enum PortError {
+    /// Away or overloaded; the same call may succeed later.
+    #[error("{port} is unavailable: {reason}")]
+    Unavailable {
+        /// `queue`, `database`, `cache` or `ledger`.
+        port: &'static str,
+        /// For the log.
+        reason: String,
+    },
+    /// A bound is reached: slow down.
+    #[error("{0} is full")]
+    Full(&'static str),
+    /// No room on a disk.
+    #[error("{0} has no disk space left")]
+    DiskFull(&'static str),
+    /// An invariant is broken; the component must stop and reload.
+    #[error("{port} is broken: {reason}")]
+    Broken {
+        /// Which port.
+        port: &'static str,
+        /// For the log.
+        reason: String,
+    },
+}
+
+/// Result of a port call.
+pub type PortResult<T> = Result<T, PortError>;
+
+/// Wall clock.
+pub trait Clock: Send + Sync {
+    /// Unix milliseconds.
+    fn now_ms(&self) -> u64;
+}
+
+/// Cryptographic randomness.
+pub trait Random: Send + Sync {
+    /// Fills `out`; a system without randomness is [`PortError::Broken`].
+    fn fill(&self, out: &mut [u8]) -> PortResult<()>;
+}
+
+/// Producing side of the queue.
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Appends `messages`, in order per order key. When this returns `Ok`, all are durable;
+    /// when it returns an error, any of them may be.
+    async fn publish(&self, messages: Vec<QueueMessage>) -> PortResult<()>;
+}
+
+/// Position of a delivered message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueuePosition {
+    /// Partition; the embedded queue has only 0.
+    pub partition: u32,
+    /// Offset in the partition.
+    pub offset: u64,
+}
+
+/// A message as delivered, at least once.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Where it stands.
+    pub position: QueuePosition,
+    /// The message, or the bytes that are none with the reason.
+    pub message: Result<QueueMessage, PoisonMessage>,
+}
+
+/// Bytes from the queue that are no message.
+#[derive(Debug, Clone)]
+pub struct PoisonMessage {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Consuming side of the queue: one member of the committers' group.
+#[async_trait]
+pub trait QueueConsumer: Send {
+    /// The next messages: as soon as there are `max`, or after `linger` whatever there is
+    /// (perhaps none). Messages not yet committed are delivered again after a restart.
+    async fn poll(&mut self, max: usize, linger: Duration) -> PortResult<Vec<Delivery>>;
+
+    /// Marks everything up to and including these positions as done, durably.
+    async fn commit(&mut self, upto: &[QueuePosition]) -> PortResult<()>;
+
+    /// Puts what cannot be processed aside, durably, with the reason.
+    async fn dead_letter(&mut self, position: QueuePosition, bytes: &[u8], reason: &str) -> PortResult<()>;
+
+    /// Messages behind the newest, for metrics.
+    async fn lag(&self) -> PortResult<u64>;
+}
+
+/// Keeps the originals of files, where a caller asks for it.
+#[async_trait]
+pub trait OriginalStore: Send + Sync {
+    /// Begins an original of `tenant`, whose digest is not known yet.
+    async fn begin(&self, tenant: &str) -> PortResult<Box<dyn OriginalWriter>>;
+}
+
+/// One original on its way in. Dropped before [`Self::keep`], it leaves nothing that is found.
+#[async_trait]
+pub trait OriginalWriter: Send {
+    /// Appends bytes.
+    async fn write(&mut self, chunk: Bytes) -> PortResult<()>;
+
+    /// Makes the original durable under its SHA-256; the same again changes nothing.
+    async fn keep(self: Box<Self>, sha256: &Hash32) -> PortResult<()>;
+
+    /// Throws away what was written.
+    async fn discard(self: Box<Self>);
+}
+
+/// What a cache knows of an operation id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing, or the same request without knowing that it is durable: look it up, then publish.
+    Unsettled,
+    /// The same request, known to be durable in the queue.
+    Durable,
+    /// Another request holds this operation id.
+    Conflict,
+}
+
+/// Hot idempotency answers. May forget anything at any time without harm.
+#[async_trait]
+pub trait IdempotencyCache: Send + Sync {
+    /// Claims operation ids for requests, atomically per id.
+    async fn claim(&self, keys: &[(Hash32, Hash32)]) -> PortResult<Vec<Claim>>;
+
+    /// Remembers that these operations (id, request) are durable.
+    async fn settle(&self, keys: &[(Hash32, Hash32)]) -> PortResult<()>;
+}
+
+/// Operations, their private parts, and the read model of the ledger.
+#[async_trait]
+pub trait OperationStore: Send + Sync {
+    /// Inserts accepted operations and their private parts. Idempotent. A row of the same
+    /// operation with another request is left alone and marked as conflicted.
+    async fn insert_accepted(&self, rows: Vec<AcceptedOperation>) -> PortResult<()>;
+
+    /// Rows by key, in the order asked; `None` where there is no row.
+    async fn find(&self, network: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>>;
+
+    /// One page of a tenant's operations, newest first.
+    async fn list(&self, query: ListQuery) -> PortResult<Vec<OperationRow>>;
+
+    /// Sealed private part of one attempt, by operation id and operation hash.
+    async fn sealed_private(&self, network: &str, op: &Hash32, operation_hash: &Hash32) -> PortResult<Option<Vec<u8>>>;
+
+    /// Links of a case in order, after `after`, at most `limit`.
+    async fn case_links(&self, network: &str, case: &ResourceKey, after: u64, limit: u32) -> PortResult<Vec<CaseLink>>;
+}
+
+/// The projection of the ledger into the database.
+#[async_trait]
+pub trait ProjectionStore: Send + Sync {
+    /// The last projected block; `None` before the first.
+    async fn cursor(&self, network: &str) -> PortResult<Option<ProjectionCursor>>;
+
+    /// Projects one block in one transaction: operation rows, case links, removal of private
+    /// parts that lost, cursor. `false`: another committer projected this height already.
+    async fn project(&self, block: ProjectedBlock) -> PortResult<bool>;
+
+    /// Empties the public read model, so that it is projected anew. Private parts stay.
+    async fn reset(&self, network: &str) -> PortResult<()>;
+}
+
+/// Tenants and their API keys.
+#[async_trait]
+pub trait TenantStore: Send + Sync {
+    /// Adds a tenant; `false` if it is there.
+    async fn insert_tenant(&self, tenant: TenantRow) -> PortResult<bool>;
+
+    /// One tenant.
+    async fn tenant(&self, network: &str, id: &str) -> PortResult<Option<TenantRow>>;
+
+    /// Adds an API key.
+    async fn insert_api_key(&self, key: ApiKeyRow) -> PortResult<()>;
+
+    /// The key with this keyed hash.
+    async fn api_key(&self, hash: &Hash32) -> PortResult<Option<ApiKeyRow>>;
+
+    /// Revokes a key by its id; `false` if there is none.
+    async fn revoke_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool>;
+}
+
+/// How a submitted operation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubmitResult {
+    /// It has its outcome, now or from before. `request` tells whose request got it.
+    Ended {
+        /// Digest of the request that got the outcome.
+        request: Hash32,
+        /// Leaf index, or rejection.
+        result: Result<u64, RejectionCode>,
+    },
+    /// The ledger cannot read it: it will never have an outcome.
+    Malformed(String),
+}
+
+/// Writing side of the ledger.
+#[async_trait]
+pub trait LedgerWriter: Send + Sync {
+    /// Chain id that operations must name.
+    fn chain(&self) -> Hash32;
+
+    /// Submits operations and waits until each has an outcome in a decided block.
+    /// [`PortError::Full`]: the pool is full; nothing was taken.
+    async fn submit(&self, operations: Vec<SignedOperation>) -> PortResult<Vec<SubmitResult>>;
+}
+
+/// The ledger's public state at its newest checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerStatus {
+    /// Newest decided height.
+    pub height: u64,
+    /// Height whose block the newest quorum checkpoint covers.
+    pub checkpoint_height: u64,
+    /// Tree size of that checkpoint.
+    pub size: TreeSize,
+    /// Its root.
+    pub root: Hash32,
+    /// The signed note.
+    pub checkpoint: String,
+}
+
+/// A decided block with its entries.
+#[derive(Debug, Clone)]
+pub struct LedgerBlock {
+    /// The block.
+    pub block: Block,
+    /// Entries in log order; the last one's index is `header.tree_size - 1`.
+    pub entries: Vec<Vec<u8>>,
+}
+
+/// Where an entry stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockRef {
+    /// Height.
+    pub height: u64,
+    /// Block time, Unix ms.
+    pub time: u64,
+    /// Header hash.
+    pub hash: Hash32,
+}
+
+/// The receipt of one entry and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerReceipt {
+    /// `tlog-proof@v1` without an `extra` line.
+    pub receipt: ledger_core::receipt::Receipt,
+    /// Size of the tree it is made for.
+    pub size: TreeSize,
+    /// Root of that tree.
+    pub root: Hash32,
+    /// Cosignatures on it, and members.
+    pub cosigners: (usize, usize),
+    /// "Existed no later than", Unix seconds.
+    pub time: u64,
+}
+
+/// Where a digest stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestHits {
+    /// Leaf indexes in ascending order, at most the number asked for.
+    pub indexes: Vec<LeafIndex>,
+    /// The index is complete up to this size.
+    pub complete_to: TreeSize,
+}
+
+/// Reading side of the ledger. Whatever it returns is covered by a quorum checkpoint, except
+/// where said otherwise.
+#[async_trait]
+pub trait LedgerReader: Send + Sync {
+    /// Whether the ledger decides: `false` once it stopped over a fault. What it holds is served
+    /// all the same.
+    fn is_deciding(&self) -> bool {
+        true
+    }
+
+    /// Newest published state.
+    async fn status(&self) -> PortResult<LedgerStatus>;
+
+    /// Blocks from height `from` on, at most `max`, never beyond the checkpoint.
+    async fn blocks(&self, from: u64, max: usize) -> PortResult<Vec<LedgerBlock>>;
+
+    /// The block that an entry stands in.
+    async fn block_of(&self, index: LeafIndex) -> PortResult<Option<BlockRef>>;
+
+    /// Exact bytes of an entry.
+    async fn entry(&self, index: LeafIndex) -> PortResult<Option<Vec<u8>>>;
+
+    /// Receipt under the first checkpoint that covered the entry; `None` if none does yet.
+    async fn receipt(&self, index: LeafIndex) -> PortResult<Option<LedgerReceipt>>;
+
+    /// Where a digest stands.
+    async fn find_digest(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> PortResult<DigestHits>;
+
+    /// Signed statement that a digest is not in the index, as a note.
+    async fn not_found_statement(&self, algorithm: Algorithm, digest: &Hash32) -> PortResult<String>;
+
+    /// A tile or bundle, as served; `None` if it is not part of the published tree.
+    async fn tile(&self, path: TilePath) -> PortResult<Option<Vec<u8>>>;
+
+    /// Policy file for verifiers.
+    async fn policy(&self) -> PortResult<String>;
+
+    /// Origin of the log.
+    fn origin(&self) -> String;
+
+    /// `vkey` lines of the statement keys.
+    async fn statement_keys(&self) -> PortResult<Vec<String>>;
+
+    /// Waits until a checkpoint covers more than `size`, or the time is over.
+    async fn wait_beyond(&self, size: TreeSize, timeout: Duration) -> PortResult<()>;
+}

@@ -1,0 +1,173 @@
+//! The server: two listeners, one of them not for the public.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use actix_web::{
+    App, Error, HttpServer,
+    body::MessageBody,
+    dev::{Server, ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse},
+    middleware::from_fn,
+    web::{Data, ServiceConfig},
+};
+use chopmark_domain::Services;
+
+use crate::{config::GatewayConfig, edge::edge, routes, state::Shared};
+
+/// Workers of the internal listener: one scraper and one prober.
+const INTERNAL_WORKERS: usize = 1;
+
+/// A gateway, ready to serve.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+impl Gateway {
+    /// A gateway over wired use cases. `metrics` renders the process's metrics for the internal
+    /// listener; the recorder behind it has to be installed before.
+    #[must_use]
+    pub fn new(
+        services: Arc<Services>,
+        config: GatewayConfig,
+        metrics: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Self {
+        Self { shared: Arc::new(Shared::new(services, config, Box::new(metrics))) }
+    }
+
+    /// The application of the public listener; every worker builds its own.
+    pub fn public_app(
+        &self,
+    ) -> App<
+        impl ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<impl MessageBody + use<>>,
+            Error = Error,
+            InitError = (),
+        > + use<>,
+    > {
+        self.app(routes::public)
+    }
+
+    /// The application of the internal listener.
+    pub fn internal_app(
+        &self,
+    ) -> App<
+        impl ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<impl MessageBody + use<>>,
+            Error = Error,
+            InitError = (),
+        > + use<>,
+    > {
+        self.app(routes::internal)
+    }
+
+    fn app(
+        &self,
+        routes: fn(&mut ServiceConfig, &str),
+    ) -> App<
+        impl ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<impl MessageBody + use<>>,
+            Error = Error,
+            InitError = (),
+        > + use<>,
+    > {
+        let network = self.shared.services.network.clone();
+        App::new()
+            .app_data(Data::from(Arc::clone(&self.shared)))
+            .configure(move |config| routes(config, &network))
+            .wrap(from_fn(edge))
+    }
+
+    /// Starts serving on bound listeners. Call within a Tokio runtime and await
+    /// [`Serving::run`]; signals are the caller's business.
+    pub fn serve(&self, public: TcpListener, internal: TcpListener) -> io::Result<Serving> {
+        let addresses = (public.local_addr()?, internal.local_addr()?);
+        let (gateway, config) = (self.clone(), &self.shared.config);
+        let mut server = HttpServer::new(move || gateway.public_app())
+            .keep_alive(config.keep_alive)
+            .client_request_timeout(config.head_timeout)
+            .max_connections(config.connections_per_worker_max)
+            .shutdown_timeout(config.shutdown.as_secs())
+            .disable_signals();
+        if let Some(workers) = config.workers {
+            server = server.workers(workers);
+        }
+        let gateway = self.clone();
+        let internal_server = HttpServer::new(move || gateway.internal_app())
+            .workers(INTERNAL_WORKERS)
+            .shutdown_timeout(1)
+            .disable_signals();
+        Ok(Serving {
+            gateway: self.clone(),
+            addresses,
+            public: server.listen(public)?.run(),
+            internal: internal_server.listen(internal)?.run(),
+        })
+    }
+}
+
+/// A running server.
+pub struct Serving {
+    gateway: Gateway,
+    addresses: (SocketAddr, SocketAddr),
+    public: Server,
+    internal: Server,
+}
+
+impl Serving {
+    /// Address of the public listener.
+    #[must_use]
+    pub const fn public_address(&self) -> SocketAddr {
+        self.addresses.0
+    }
+
+    /// Address of the internal listener.
+    #[must_use]
+    pub const fn internal_address(&self) -> SocketAddr {
+        self.addresses.1
+    }
+
+    /// What stops the server from elsewhere.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper { gateway: self.gateway.clone(), handles: [self.public.handle(), self.internal.handle()] }
+    }
+
+    /// Serves until stopped.
+    pub async fn run(self) -> io::Result<()> {
+        let (public, internal) = tokio::join!(self.public, self.internal);
+        public.and(internal)
+    }
+}
+
+/// Stops a server.
+#[derive(Clone)]
+pub struct Stopper {
+    gateway: Gateway,
+    handles: [ServerHandle; 2],
+}
+
+impl Stopper {
+    /// From now on `/health/ready` says no and new requests are refused as `shutting_down`,
+    /// while connections still come in: what a balancer needs to notice.
+    pub fn drain(&self) {
+        self.gateway.shared.drain();
+    }
+
+    /// Finishes what has begun, at most as long as the configuration says, and stops.
+    pub async fn stop(&self) {
+        self.drain();
+        let [public, internal] = &self.handles;
+        public.stop(true).await;
+        internal.stop(false).await;
+    }
+}

@@ -1,0 +1,93 @@
+//! What all workers of a gateway share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use chopmark_domain::{Services, id::base32};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{config::GatewayConfig, limit::Limits};
+
+/// A body costs its bytes, what is parsed from it and what is published: about four times.
+const BODY_COST_FACTOR: usize = 4;
+/// What any request under way costs besides, so that small ones are bounded in number too.
+const REQUEST_COST_BYTES: usize = 16 * 1024;
+/// Bodies are charged in units of this many bytes.
+const COST_UNIT_BYTES: usize = 1024;
+
+/// State of one gateway process.
+pub(crate) struct Shared {
+    pub(crate) services: Arc<Services>,
+    pub(crate) config: GatewayConfig,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub(crate) uploads: Arc<Semaphore>,
+    /// Writes that were answered as durable, repeats among them.
+    pub(crate) accepted: metrics::Counter,
+    bodies: Arc<Semaphore>,
+    draining: AtomicBool,
+    request_ids: RequestIds,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        services: Arc<Services>,
+        config: GatewayConfig,
+        metrics: Box<dyn Fn() -> String + Send + Sync>,
+    ) -> Self {
+        let units = (config.bodies_bytes_max / COST_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            limits: Limits::new(&config),
+            uploads: Arc::new(Semaphore::new(config.uploads_max)),
+            accepted: metrics::counter!("chopmark_gateway_accepted_total", "network" => services.network.clone()),
+            bodies: Arc::new(Semaphore::new(units)),
+            draining: AtomicBool::new(false),
+            request_ids: RequestIds::new(services.as_ref()),
+            services,
+            config,
+            metrics,
+        }
+    }
+
+    /// Room in memory for a body of so many bytes; `None`: there is none at present.
+    pub(crate) fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = (REQUEST_COST_BYTES + BODY_COST_FACTOR * bytes).div_ceil(COST_UNIT_BYTES);
+        Arc::clone(&self.bodies).try_acquire_many_owned(u32::try_from(units).ok()?).ok()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn next_request_id(&self) -> String {
+        self.request_ids.next()
+    }
+}
+
+/// Request ids: a start that differs between processes, then a count.
+struct RequestIds {
+    start: u64,
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    fn new(services: &Services) -> Self {
+        let mut start = [0; 8];
+        // Ids of requests are names for the log; without randomness the clock tells them apart.
+        if services.ports().random.fill(&mut start).is_err() {
+            start = services.ports().clock.now_ms().to_be_bytes();
+        }
+        Self { start: u64::from_be_bytes(start), count: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> String {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        format!("req_{}", base32(&self.start.wrapping_add(count).to_be_bytes()))
+    }
+}

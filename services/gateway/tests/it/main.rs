@@ -1,0 +1,18 @@
+//! The whole gateway in one process, over real sockets, on in-memory doubles of its ports.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, and figures that a reader wants")]
+
+mod bench_tmp;
+mod bad_input;
+mod cases;
+mod client;
+mod doubles;
+mod evidence;
+mod files;
+mod idempotency;
+mod ledger;
+mod limits;
+mod openapi;
+mod privacy;
+mod public;
+mod world;

@@ -1,0 +1,63 @@
+//! The queue's metrics. Every one carries the label `network`.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+/// Messages acknowledged to publishers.
+const PUBLISHED: &str = "chopmark_queue_published_total";
+/// One append with its sync.
+const APPEND_SECONDS: &str = "chopmark_queue_append_seconds";
+/// Messages behind the committed position.
+const DEPTH: &str = "chopmark_queue_depth";
+/// Messages put aside.
+const DEAD_LETTER: &str = "chopmark_queue_dead_letter_total";
+/// Log ends that were cut and do not look like a write cut short; label `log`. Any increase asks
+/// for a look.
+const DAMAGED_TAIL: &str = "chopmark_queue_damaged_tail_total";
+/// Failed appends and openings; label `cause`.
+const FAILURES: &str = "chopmark_queue_failures_total";
+
+/// Registers names, units and help texts with the installed recorder.
+pub fn describe_metrics() {
+    describe_counter!(PUBLISHED, Unit::Count, "Messages acknowledged to publishers");
+    describe_histogram!(APPEND_SECONDS, Unit::Seconds, "One append with its sync");
+    describe_gauge!(DEPTH, Unit::Count, "Messages behind the committed position");
+    describe_counter!(DEAD_LETTER, Unit::Count, "Messages put aside");
+    describe_counter!(DAMAGED_TAIL, Unit::Count, "Ends of a log cut off that no cut write explains, by log");
+    describe_counter!(FAILURES, Unit::Count, "Failed appends and openings of the log, by cause");
+}
+
+/// The metrics of one queue.
+#[derive(Debug, Clone)]
+pub(super) struct Metrics {
+    network: String,
+}
+
+impl Metrics {
+    pub(super) const fn new(network: String) -> Self {
+        Self { network }
+    }
+
+    pub(super) fn appended(&self, messages: u64, took: Duration) {
+        counter!(PUBLISHED, "network" => self.network.clone()).increment(messages);
+        histogram!(APPEND_SECONDS, "network" => self.network.clone()).record(took);
+    }
+
+    pub(super) fn dead_letter(&self) {
+        counter!(DEAD_LETTER, "network" => self.network.clone()).increment(1);
+    }
+
+    pub(super) fn damaged_tail(&self, log: &'static str) {
+        counter!(DAMAGED_TAIL, "network" => self.network.clone(), "log" => log).increment(1);
+    }
+
+    pub(super) fn failed(&self, cause: &'static str) {
+        counter!(FAILURES, "network" => self.network.clone(), "cause" => cause).increment(1);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    pub(super) fn depth(&self, messages: u64) {
+        gauge!(DEPTH, "network" => self.network.clone()).set(messages as f64);
+    }
+}

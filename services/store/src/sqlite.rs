@@ -1,0 +1,131 @@
+//! SQLite behind the ports.
+//!
+//! WAL with `synchronous = FULL`: when a call returns `Ok`, its commit has been fsynced; under
+//! `NORMAL` a power loss takes the newest commits back. One connection writes, a few others read;
+//! readers see the newest commit and never wait for the writer. Other processes may have the file
+//! open too: every write starts with `BEGIN IMMEDIATE`, so what it reads first still holds when it
+//! commits.
+
+mod accept;
+mod connect;
+mod failure;
+mod pool;
+mod project;
+mod read;
+mod statement;
+mod tenants;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use chopmark_domain::{
+    id::ResourceKey,
+    ports::{OperationStore, PortResult, ProjectionStore, TenantStore},
+    record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
+    tenant::{ApiKeyRow, TenantRow},
+};
+use ledger_core::hash::Hash32;
+
+pub use self::connect::OpenError;
+use self::{connect::Role, pool::Pool};
+
+/// One connection writes: SQLite has one writer anyway, and here they queue in order.
+const WRITERS: usize = 1;
+/// A look-up takes microseconds; more connections than cores only cost memory.
+const READERS: usize = 4;
+
+/// The embedded database: all three database ports over one SQLite file.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    writer: Pool,
+    readers: Pool,
+}
+
+impl SqliteStore {
+    /// Opens the database at `sqlite:PATH`, creating it if there is none, and applies the
+    /// migrations that it lacks. The folder has to exist.
+    pub async fn open(url: &str) -> Result<Self, OpenError> {
+        let path = connect::path_of(url)?;
+        let task = tokio::task::spawn_blocking(move || Self::open_blocking(&path));
+        task.await.map_err(|error| OpenError::Worker(error.to_string()))?
+    }
+
+    fn open_blocking(path: &Path) -> Result<Self, OpenError> {
+        connect::prepare(path)?;
+        let writer = Pool::new(path, Role::Writer, WRITERS);
+        let readers = Pool::new(path, Role::Reader, READERS);
+        Ok(Self { writer, readers })
+    }
+}
+
+#[async_trait]
+impl OperationStore for SqliteStore {
+    async fn insert_accepted(&self, rows: Vec<AcceptedOperation>) -> PortResult<()> {
+        self.writer.run(move |connection| accept::insert(connection, &rows)).await
+    }
+
+    async fn find(&self, network: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
+        let (network, keys) = (network.to_owned(), keys.to_vec());
+        self.readers.run(move |connection| read::find(connection, &network, &keys)).await
+    }
+
+    async fn list(&self, query: ListQuery) -> PortResult<Vec<OperationRow>> {
+        self.readers.run(move |connection| read::list(connection, &query)).await
+    }
+
+    async fn sealed_private(&self, network: &str, op: &Hash32, operation_hash: &Hash32) -> PortResult<Option<Vec<u8>>> {
+        let (network, op, attempt) = (network.to_owned(), *op, *operation_hash);
+        self.readers.run(move |connection| read::sealed_private(connection, &network, &op, &attempt)).await
+    }
+
+    async fn case_links(&self, network: &str, case: &ResourceKey, after: u64, limit: u32) -> PortResult<Vec<CaseLink>> {
+        let (network, case) = (network.to_owned(), *case);
+        self.readers.run(move |connection| read::case_links(connection, &network, &case, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl ProjectionStore for SqliteStore {
+    async fn cursor(&self, network: &str) -> PortResult<Option<ProjectionCursor>> {
+        let network = network.to_owned();
+        self.readers.run(move |connection| project::cursor(connection, &network)).await
+    }
+
+    async fn project(&self, block: ProjectedBlock) -> PortResult<bool> {
+        self.writer.run(move |connection| project::project(connection, &block)).await
+    }
+
+    async fn reset(&self, network: &str) -> PortResult<()> {
+        let network = network.to_owned();
+        self.writer.run(move |connection| project::reset(connection, &network)).await
+    }
+}
+
+#[async_trait]
+impl TenantStore for SqliteStore {
+    async fn insert_tenant(&self, tenant: TenantRow) -> PortResult<bool> {
+        self.writer.run(move |connection| tenants::insert(connection, tenant)).await
+    }
+
+    async fn tenant(&self, network: &str, id: &str) -> PortResult<Option<TenantRow>> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.readers.run(move |connection| tenants::find(connection, &network, &id)).await
+    }
+
+    async fn insert_api_key(&self, key: ApiKeyRow) -> PortResult<()> {
+        self.writer.run(move |connection| tenants::insert_key(connection, key)).await
+    }
+
+    async fn api_key(&self, hash: &Hash32) -> PortResult<Option<ApiKeyRow>> {
+        let hash = *hash;
+        self.readers.run(move |connection| tenants::find_key(connection, &hash)).await
+    }
+
+    async fn revoke_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
+        let id = id.to_owned();
+        self.writer.run(move |connection| tenants::revoke_key(connection, &id, at_ms)).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

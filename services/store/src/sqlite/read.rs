@@ -1,0 +1,152 @@
+//! Reads of operations, their private parts and case links.
+
+use chopmark_domain::{
+    id::ResourceKey,
+    record::{CaseLink, ListQuery, OperationRow, StateFilter},
+};
+use diesel::{
+    Connection as _, OptionalExtension as _, SqliteConnection,
+    dsl::{AsSelect, IntoBoxed, exists, sql},
+    prelude::*,
+    result::Error as DieselError,
+    sql_types::{Bool, Text},
+    sqlite::Sqlite,
+};
+use ledger_core::hash::Hash32;
+
+use super::failure::Failure;
+use crate::{
+    LIST_INDEXES_MAX, PAGE_ROWS_MAX,
+    row::{CaseLinkRecord, OperationRecord, bound, kind_number, state_number},
+    schema::{case_links, operations, private_parts},
+};
+
+/// Each key by the one prepared statement; several keys in one snapshot.
+pub(super) fn find(
+    connection: &mut SqliteConnection,
+    network: &str,
+    keys: &[ResourceKey],
+) -> Result<Vec<Option<OperationRow>>, Failure> {
+    let records = match keys {
+        [] => Vec::new(),
+        [key] => vec![find_one(connection, network, key)?],
+        keys => {
+            connection.transaction(|connection| keys.iter().map(|key| find_one(connection, network, key)).collect())?
+        }
+    };
+    let rows: Result<_, _> = records.into_iter().map(|record| record.map(OperationRow::try_from).transpose()).collect();
+    Ok(rows?)
+}
+
+fn find_one(
+    connection: &mut SqliteConnection,
+    network: &str,
+    key: &ResourceKey,
+) -> Result<Option<OperationRecord>, DieselError> {
+    operations::table
+        .filter(operations::network.eq(network).and(operations::key.eq(&key.0[..])))
+        .select(OperationRecord::as_select())
+        .first(connection)
+        .optional()
+}
+
+pub(super) fn list(connection: &mut SqliteConnection, query: &ListQuery) -> Result<Vec<OperationRow>, Failure> {
+    let records: Vec<OperationRecord> = select(query)?.load(connection)?;
+    Ok(records.into_iter().map(OperationRow::try_from).collect::<Result<_, _>>()?)
+}
+
+type Select<'a> = IntoBoxed<'a, diesel::dsl::Select<operations::table, AsSelect<OperationRecord, Sqlite>>, Sqlite>;
+
+/// The query by itself, so that a test can ask for its plan.
+pub(super) fn select(query: &ListQuery) -> Result<Select<'_>, Failure> {
+    let mut select = operations::table
+        .select(OperationRecord::as_select())
+        .filter(operations::kind.eq(kind_number(query.kind)))
+        .order(operations::sequence.desc())
+        .limit(i64::from(query.limit.min(PAGE_ROWS_MAX)))
+        .into_boxed();
+    // A plus keeps a column out of the indexes. Where another index names the few rows that can be
+    // meant, SQLite would still rather walk through all of a tenant's history in order.
+    select = match (&query.external_index, &query.indexes) {
+        (Some(_), _) => select
+            .filter(sql::<Bool>("+network = ").bind::<Text, _>(&query.network))
+            .filter(sql::<Bool>("+tenant = ").bind::<Text, _>(&query.tenant)),
+        (None, Some(_)) => select
+            .filter(operations::network.eq(&query.network))
+            .filter(sql::<Bool>("+tenant = ").bind::<Text, _>(&query.tenant)),
+        (None, None) => {
+            select.filter(operations::network.eq(&query.network)).filter(operations::tenant.eq(&query.tenant))
+        }
+    };
+    if let Some(before) = query.before {
+        select = select.filter(operations::sequence.lt(bound(before)));
+    }
+    if let Some(from) = query.from {
+        select = select.filter(operations::accepted_at.ge(bound(from)));
+    }
+    if let Some(to) = query.to {
+        select = select.filter(operations::accepted_at.lt(bound(to)));
+    }
+    if let Some(state) = query.state {
+        select = select.filter(operations::state.eq(state_number(state)));
+        if state != StateFilter::Committed {
+            // The condition of the index over what is not committed, word for word: without it
+            // SQLite does not see that the index will do.
+            select = select.filter(sql::<Bool>("state <> 1"));
+        }
+    }
+    if let Some(external) = &query.external_index {
+        // The subquery alone finds the rows by the index over external ids; the second condition
+        // drops those where another attempt than the one that holds the id brought it.
+        let external = &external.0[..];
+        let attempts = || private_parts::table.filter(private_parts::external_index.eq(external));
+        select = select.filter(operations::sequence.eq_any(attempts().select(private_parts::sequence))).filter(exists(
+            attempts()
+                .filter(private_parts::sequence.eq(operations::sequence))
+                .filter(private_parts::operation_hash.eq(operations::operation_hash)),
+        ));
+    }
+    if let Some(indexes) = &query.indexes {
+        if indexes.len() > LIST_INDEXES_MAX {
+            return Err(Failure::Invariant(format!("a list by {} leaf indexes", indexes.len())));
+        }
+        select = select.filter(operations::leaf_index.eq_any(indexes.iter().filter_map(|at| i64::try_from(*at).ok())));
+    }
+    Ok(select)
+}
+
+pub(super) fn sealed_private(
+    connection: &mut SqliteConnection,
+    network: &str,
+    op: &Hash32,
+    operation_hash: &Hash32,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let key = ResourceKey::of(op, 0);
+    let sealed = operations::table
+        .inner_join(private_parts::table)
+        .filter(operations::network.eq(network).and(operations::key.eq(&key.0[..])))
+        .filter(operations::op.eq(&op.0[..]))
+        .filter(private_parts::operation_hash.eq(&operation_hash.0[..]))
+        .select(private_parts::sealed)
+        .first(connection)
+        .optional()?;
+    Ok(sealed)
+}
+
+pub(super) fn case_links(
+    connection: &mut SqliteConnection,
+    network: &str,
+    case: &ResourceKey,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<CaseLink>, Failure> {
+    let records: Vec<CaseLinkRecord> = case_links::table
+        .filter(case_links::network.eq(network))
+        .filter(case_links::case_key.eq(&case.0[..]))
+        .filter(case_links::position.gt(bound(after)))
+        .order(case_links::position.asc())
+        .limit(i64::from(limit.min(PAGE_ROWS_MAX)))
+        .select(CaseLinkRecord::as_select())
+        .load(connection)?;
+    Ok(records.into_iter().map(CaseLink::try_from).collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,81 @@
+//! What every database back-end promises, sentence by sentence of the ports' documentation.
+//!
+//! The tests are generic; a back-end is one implementation of [`fixtures::Backend`] and one
+//! `contract!` line, and gets all of them. `sqlite` holds what only a file can show.
+
+#![expect(clippy::unwrap_used, reason = "what is called from a test only may fail it")]
+
+mod fixtures;
+mod listing;
+mod model;
+mod operations;
+mod projection;
+mod sqlite;
+mod tenants;
+
+/// Instantiates every test of the suite for one back-end.
+macro_rules! contract {
+    ($name:ident: $backend:ty) => {
+        mod $name {
+            contract!(@module operations $backend:
+                rows_come_back_in_the_order_asked
+                the_same_request_again_changes_nothing
+                another_request_marks_the_first_row
+                another_tenant_under_the_same_key_is_a_conflict
+                one_batch_may_repeat_itself
+                a_settled_row_stays_settled
+                attempts_keep_their_private_parts_until_one_is_settled
+                a_private_part_needs_its_operations_first_key
+                a_bad_row_leaves_its_batch_out
+                networks_are_apart
+                a_batch_may_be_large
+                concurrent_inserts_of_the_same_rows_keep_one_each
+                rows_survive_reopening
+            );
+            contract!(@module listing $backend:
+                newest_first_in_pages
+                filters_narrow_and_combine
+                an_external_id_lists_the_attempt_that_holds_the_id
+                leaf_indexes_narrow
+                no_filter_shows_another_tenants_rows
+                pages_are_stable_while_rows_arrive
+            );
+            contract!(@module projection $backend:
+                the_cursor_starts_at_nothing
+                a_block_settles_its_operations
+                losing_private_parts_are_removed
+                a_missing_row_is_added
+                another_request_takes_the_row_over
+                the_same_height_again_changes_nothing
+                a_gap_is_refused
+                a_failing_block_changes_nothing
+                an_outcome_is_final
+                links_come_in_order
+                reprojection_gives_equal_rows
+                one_of_several_projectors_wins_each_height
+                blocks_and_batches_interleave
+            );
+            contract!(@module tenants $backend:
+                a_tenant_is_added_once
+                a_key_is_found_by_its_hash
+                a_key_may_be_added_again_but_not_changed
+                a_key_needs_its_tenant
+                a_key_is_revoked_by_id
+            );
+            contract!(@module model $backend: random_histories_match_the_model);
+        }
+    };
+    (@module $module:ident $backend:ty: $($test:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let backend = <$backend as crate::fixtures::Backend>::fresh().await;
+                    crate::$module::$test(&backend).await;
+                }
+            )*
+        }
+    };
+}
+
+contract!(on_sqlite: crate::sqlite::TempSqlite);
