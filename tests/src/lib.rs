@@ -1,0 +1,239 @@
+//! Black-box tests: the built binary, real files, real kills, HTTP as a customer speaks it.
+//!
+//! This library is the harness: a running `chopmark dev` in a temporary folder.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+/// Path of the binary under test, built in the same target directory as this test.
+pub fn binary() -> PathBuf {
+    let mut path = std::env::current_exe().expect("the path of this test");
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    let path = path.join("chopmark");
+    assert!(path.exists(), "{} is not built: run `cargo build -p chopmark` first", path.display());
+    path
+}
+
+/// Root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
+}
+
+/// A running `chopmark dev`. Killed when dropped.
+pub struct Dev {
+    child: Child,
+    pub data: PathBuf,
+    pub base: String,
+    pub metrics: String,
+    pub key: String,
+    pub policy: PathBuf,
+    pub http: reqwest::Client,
+}
+
+/// An answer: status and JSON body (a string if it is no JSON).
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+}
+
+/// How long a start may take on a busy machine before a test gives up.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Dev {
+    /// Starts on the folder `data` and waits until it is ready.
+    pub async fn start(data: &Path) -> anyhow::Result<Self> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log"))?;
+        let mut child = Command::new(binary())
+            .args(["dev", "--listen", "127.0.0.1:18080"])
+            .args(["--metrics-listen", "127.0.0.1:18480", "--data"])
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("start chopmark dev")?;
+        let started = Instant::now();
+        let file = loop {
+            if let Some(status) = child.try_wait()? {
+                let log = fs::read_to_string(data.with_extension("log")).unwrap_or_default();
+                bail!("chopmark dev ended with {status}: {}", log.lines().rev().take(5).collect::<Vec<_>>().join("\n"));
+            }
+            let file =
+                fs::read(data.join("dev.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+            if let Some(file) = file.filter(|file| file["pid"] == child.id()) {
+                break file;
+            }
+            if started.elapsed() > START_TIMEOUT {
+                let _ended = child.kill();
+                bail!("chopmark dev is not ready after {START_TIMEOUT:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let text = |key: &str| file[key].as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            child,
+            data: data.to_owned(),
+            base: text("base_url"),
+            metrics: text("metrics_url"),
+            key: text("api_key"),
+            policy: text("policy_path").into(),
+            http: client()?,
+        })
+    }
+
+    /// SIGKILL: nothing gets a chance to tidy up.
+    pub fn kill(mut self) {
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "chopmark dev ended with {status}");
+        Ok(())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// POST of JSON with an idempotency key; `wait` seconds for the commit.
+    pub async fn post(&self, path: &str, key: &str, wait: u32, body: &Value) -> reqwest::Result<Answer> {
+        let request =
+            self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.key).header("Idempotency-Key", key);
+        let request = if wait > 0 { request.header("Prefer", format!("wait={wait}")) } else { request };
+        Answer::of(request.json(body).send().await?).await
+    }
+
+    /// GET with the API key.
+    pub async fn get(&self, path: &str) -> reqwest::Result<Answer> {
+        Answer::of(self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.key).send().await?).await
+    }
+
+    /// GET without a key, as bytes.
+    pub async fn public(&self, path: &str) -> reqwest::Result<(u16, Vec<u8>)> {
+        let answer = self.http.get(format!("{}{path}", self.base)).send().await?;
+        Ok((answer.status().as_u16(), answer.bytes().await?.to_vec()))
+    }
+
+    /// GET with the API key, as bytes.
+    pub async fn bytes(&self, path: &str) -> reqwest::Result<(u16, Vec<u8>)> {
+        let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.key).send().await?;
+        Ok((answer.status().as_u16(), answer.bytes().await?.to_vec()))
+    }
+
+    /// Evidence by its SHA-256 digest, waiting for the commit.
+    pub async fn notarize(&self, key: &str, content: &[u8]) -> reqwest::Result<Answer> {
+        self.post("/v1/evidence", key, 30, &evidence(content)).await
+    }
+
+    /// Waits until an operation has ended; its view.
+    pub async fn ended(&self, operation: &str) -> anyhow::Result<Value> {
+        for _ in 0..3000 {
+            let answer = self.get(&format!("/v1/operations/{operation}")).await?;
+            if answer.status == 200 && answer.body["state"] != "accepted" {
+                return Ok(answer.body);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("operation {operation} has not ended")
+    }
+}
+
+fn client() -> reqwest::Result<reqwest::Client> {
+    // Several tests of one process install it; the first counts.
+    let _installed_before = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().timeout(Duration::from_secs(60)).build()
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Answer {
+    async fn of(answer: reqwest::Response) -> reqwest::Result<Self> {
+        let status = answer.status().as_u16();
+        let text = answer.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Ok(Self { status, body })
+    }
+}
+
+/// Request body of plain evidence with one digest.
+pub fn evidence(content: &[u8]) -> Value {
+    serde_json::json!({ "digests": { "sha256": sha256(content) }, "size": content.len() })
+}
+
+/// SHA-256 as hexadecimal text.
+pub fn sha256(content: &[u8]) -> String {
+    use sha2::Digest as _;
+    hex::encode(sha2::Sha256::digest(content))
+}
+
+/// Runs V1, the shell verifier: its last line and exit code.
+pub fn verify_sh(file: &Path, entry: &Path, receipt: &Path, policy: &Path) -> anyhow::Result<(String, i32)> {
+    last_line(
+        Command::new("bash").arg(repository().join("schemas/verifier/verify.sh")).args([file, entry, receipt, policy]),
+    )
+}
+
+/// Runs `chopmark verify`: its last line and exit code.
+pub fn verify(file: &Path, entry: &Path, receipt: &Path, policy: &Path) -> anyhow::Result<(String, i32)> {
+    last_line(
+        Command::new(binary())
+            .arg("verify")
+            .arg(file)
+            .args(["--entry".as_ref(), entry.as_os_str(), "--receipt".as_ref(), receipt.as_os_str()])
+            .args(["--policy".as_ref(), policy.as_os_str()]),
+    )
+}
+
+/// Last line of a command's standard output, and its exit code.
+pub fn last_line(command: &mut Command) -> anyhow::Result<(String, i32)> {
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let code = output.status.code().context("ended by a signal")?;
+    Ok((text.lines().last().unwrap_or_default().to_owned(), code))
+}
+
+/// `chopmark fsck` over a data folder: exit code and output.
+pub fn fsck(data: &Path) -> anyhow::Result<(i32, String)> {
+    let mut guard = data.as_os_str().to_owned();
+    guard.push(".guard");
+    let output = Command::new(binary()).arg("fsck").arg(data).arg("--guard").arg(guard).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.code().context("ended by a signal")?, text))
+}
+
+/// A generator whose seed is printed, so that a failure can be run again with `SEED=…`.
+pub fn seeded(name: &str) -> rand_chacha::ChaCha8Rng {
+    use rand::SeedableRng as _;
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    #[expect(clippy::print_stdout, reason = "the seed must be in the test's output")]
+    {
+        println!("{name}: SEED={seed}");
+    }
+    rand_chacha::ChaCha8Rng::seed_from_u64(seed)
+}
+
+/// Whether the long runs were asked for.
+pub fn long() -> bool {
+    std::env::var("LONG").is_ok_and(|long| long == "1")
+}
