@@ -22,8 +22,11 @@ running() { [ -f "$data/dev.json" ] && kill -0 "$(field pid)" 2>/dev/null && cur
 if running && [ "/proc/$(field pid)/exe" -ef "$chopmark" ]; then
     say "2. The server of an earlier run is still there (pid $(field pid))"
 else
-    if [ -f "$data/dev.json" ] && kill "$(field pid)" 2>/dev/null; then
-        for _ in $(seq 100); do kill -0 "$(field pid 2>/dev/null || echo 0)" 2>/dev/null || break; sleep 0.1; done
+    if [ -f "$data/dev.json" ]; then
+        old=$(field pid)
+        # Another program may have got the number meanwhile.
+        [ "$(cat "/proc/$old/comm" 2>/dev/null)" = chopmark ] && kill "$old"
+        for _ in $(seq 100); do kill -0 "$old" 2>/dev/null || break; sleep 0.1; done
     fi
     rm -f "$data/dev.json"
     say "2. Starting a whole network on this machine: gateway, queue, database, committer, one member's node"
@@ -38,8 +41,10 @@ sha256=$(sha256sum "$file" | cut -d' ' -f1)
 sha3=$(openssl dgst -sha3-256 -r "$file" | cut -d' ' -f1)
 body=$(jq -n --arg a "$sha256" --arg b "$sha3" --argjson size "$(stat -c %s "$file")" --arg title "$(basename "$file")" \
     '{digests: {sha256: $a, "sha3-256": $b}, size: $size, title: $title}')
+# The same request gets the same record, however often this runs.
+request=$(sha256sum <<<"$body" | cut -c1-32)
 echo "   POST $base/v1/evidence   sha256 $sha256"
-answer=$(curl -fsS "$base/v1/evidence" -H "Authorization: Bearer $key" -H "Idempotency-Key: quickstart-$sha256" \
+answer=$(curl -fsS "$base/v1/evidence" -H "Authorization: Bearer $key" -H "Idempotency-Key: quickstart-$request" \
     -H "Content-Type: application/json" -H "Prefer: wait=30" -d "$body")
 id=$(jq -r .id <<<"$answer")
 [ "$(jq -r .state <<<"$answer")" = committed ] || { echo "not committed in time: $answer" >&2; exit 1; }

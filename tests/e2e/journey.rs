@@ -1,6 +1,13 @@
 //! The journeys of a platform and of a court, from HTTP request to offline verdict.
 
-use std::{fs, path::Path, process::Command};
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+};
 
 use chopmark_tests::{Dev, binary, evidence, fsck, repository, sha256, verify, verify_sh};
 use ledger_core::{
@@ -65,11 +72,56 @@ async fn a_file_is_notarized_and_three_verifiers_agree() {
 
 /// Builds V2 once and runs it.
 fn v2(file: &Path, entry: &Path, receipt: &Path, policy: &Path) -> (String, i32) {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("v2");
-    let mut build = Command::new("go");
-    build.args(["build", "-o"]).arg(&program).arg(".").current_dir(repository().join("tests/v2"));
-    assert!(build.status().unwrap().success(), "go build of tests/v2");
-    chopmark_tests::last_line(Command::new(program).args([file, entry, receipt, policy])).unwrap()
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("v2");
+        let mut build = Command::new("go");
+        build.args(["build", "-o"]).arg(&program).arg(".").current_dir(repository().join("tests/v2"));
+        assert!(build.status().unwrap().success(), "go build of tests/v2");
+        program
+    });
+    chopmark_tests::last_line(Command::new(&*PROGRAM).args([file, entry, receipt, policy])).unwrap()
+}
+
+/// The log never has fewer entries: two of genesis, then the tenant's.
+const ENTRIES_BEFORE: u64 = 3;
+
+/// Real receipts where trees are full, just over or just under it.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_verifiers_accept_receipts_at_growing_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&folder.path().join("data")).await.unwrap();
+    let file = folder.path().join("file");
+    // At sizes 2 and 3 the log has no evidence yet: no file to judge, but an inclusion.
+    let policy = fs::read(&dev.policy).unwrap();
+    for (index, size) in [(0, 2), (1, 2), (2, 3)] {
+        let (_, entry) = dev.public(&format!("/v1/entries/{index}/entry")).await.unwrap();
+        let (_, receipt) = dev.public(&format!("/v1/entries/{index}/receipt")).await.unwrap();
+        let verdict = ledger_core::verify::verify(None, &entry, &receipt, &policy).to_string();
+        assert!(verdict.starts_with(&format!("VALID index={index} size={size} ")), "{verdict}");
+    }
+    let mut at = ENTRIES_BEFORE;
+    for size in [4, 7, 8, 255, 256, 257, 65_537] {
+        dev.fill(at..size - 1).await.unwrap();
+        let content = format!("the last of {size}");
+        fs::write(&file, &content).unwrap();
+        let created = dev.notarize(&format!("last-{size}"), content.as_bytes()).await.unwrap().body;
+        let (entry, receipt) = save(&dev, created["id"].as_str().unwrap(), folder.path()).await;
+        let (line, code) = verify(&file, &entry, &receipt, &dev.policy).unwrap();
+        assert!(line.starts_with(&format!("VALID index={} size={size} ", size - 1)) && code == 0, "{line}");
+        assert_eq!(verify_sh(&file, &entry, &receipt, &dev.policy).unwrap(), (line.clone(), 0));
+        assert_eq!(v2(&file, &entry, &receipt, &dev.policy), (line, 0));
+        // One character of the entry, still canonical JSON, still the same file.
+        let altered = fs::read_to_string(&entry).unwrap().replacen("\"time\":1", "\"time\":2", 1);
+        fs::write(&entry, altered).unwrap();
+        let refused = ("INVALID check=inclusion".to_owned(), 1);
+        assert_eq!(verify(&file, &entry, &receipt, &dev.policy).unwrap(), refused);
+        assert_eq!(verify_sh(&file, &entry, &receipt, &dev.policy).unwrap(), refused);
+        assert_eq!(v2(&file, &entry, &receipt, &dev.policy), refused);
+        at = size;
+    }
+    dev.stop().unwrap();
+    let (code, text) = fsck(&folder.path().join("data")).unwrap();
+    assert_eq!(code, 0, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

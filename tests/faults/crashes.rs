@@ -1,6 +1,8 @@
 //! Real kills, torn files, old copies: nothing acknowledged is lost or doubled, nothing signed
 //! is ever contradicted.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -12,8 +14,13 @@ use std::{
     time::Duration,
 };
 
-use chopmark_tests::{Dev, evidence, fsck, long, seeded, verify};
-use ledger_core::{checkpoint::Checkpoint, note::Note};
+use chopmark_tests::{Dev, SmallDisk, evidence, fsck, fsck_by, long, seeded, verify};
+use ledger_core::{
+    checkpoint::Checkpoint,
+    merkle::{Frontier, leaf_hash},
+    note::Note,
+    tile::{TileKind, TilePath, decode_bundle},
+};
 use rand::RngExt as _;
 use serde_json::Value;
 
@@ -93,15 +100,12 @@ async fn killed_at_random_moments_under_load() {
     assert!(told.accepted.len() > 50, "the load came through: {}", told.accepted.len());
 
     let dev = Dev::start(&data).await.unwrap();
-    let mut indexes = BTreeMap::new();
-    for (key, id) in &told.accepted {
-        let view = committed(&dev, id).await;
-        let index = view["entry"]["index"].as_u64().unwrap();
-        assert_eq!(indexes.insert(index, key), None, "index {index} twice");
-        // Exactly once: the digest of this key's content stands at one position.
-        let found = dev.public(&format!("/v1/verify/sha256/{}", chopmark_tests::sha256(key.as_bytes()))).await.unwrap();
-        let found: Value = serde_json::from_slice(&found.1).unwrap();
-        assert_eq!(found["records"].as_array().unwrap().len(), 1, "{key}");
+    // The queue keeps its order: once this is committed, so is everything before it.
+    assert_eq!(dev.notarize("last", b"last").await.unwrap().status, 201);
+    exactly_once(&dev, told.accepted.keys()).await;
+    let step = (told.accepted.len() / 300).max(1);
+    for (key, id) in told.accepted.iter().step_by(step) {
+        committed(&dev, id).await;
         // The same key again gets the same id.
         let again = dev.post("/v1/evidence", key, 0, &evidence(key.as_bytes())).await.unwrap();
         assert_eq!((again.status, again.body["id"].as_str()), (201, Some(id.as_str())), "{}", again.body);
@@ -145,27 +149,48 @@ fn assert_valid(folder: &Path, content: &[u8], entry: &[u8], receipt: &[u8], pol
     assert!(line.starts_with("VALID") && code == 0, "{line}");
 }
 
-/// Every checkpoint seen is a prefix of the log as it is now.
-async fn roots_hold(dev: &Dev, seen: &[Checkpoint]) {
-    use ledger_core::{
-        merkle::{Frontier, leaf_hash},
-        tile::{TileKind, TilePath, decode_bundle},
-    };
-    let size = seen.iter().map(|checkpoint| checkpoint.size.0).max().unwrap();
-    let by_size: BTreeMap<u64, _> = seen.iter().map(|checkpoint| (checkpoint.size.0, checkpoint.root)).collect();
-    let (mut tree, mut at) = (Frontier::new(), 0);
+/// Every entry that the log serves, in order.
+async fn served_entries(dev: &Dev) -> Vec<Vec<u8>> {
+    let (_, note) = dev.public("/log/checkpoint").await.unwrap();
+    let note = Note::parse(std::str::from_utf8(&note).unwrap()).unwrap();
+    let size = Checkpoint::parse(&note.text).unwrap().size.0;
+    let mut entries = Vec::new();
     for bundle in 0..size.div_ceil(256) {
         let width = u16::try_from((size - bundle * 256).min(256)).unwrap();
         let path = TilePath { kind: TileKind::Entries, index: bundle, width }.path();
-        let (_, bytes) = dev.public(&format!("/log/{path}")).await.unwrap();
-        for entry in decode_bundle(&bytes, usize::from(width)).unwrap() {
-            tree.push(leaf_hash(entry));
-            at += 1;
-            if let Some(root) = by_size.get(&at) {
-                assert_eq!(tree.root(), *root, "the root of size {at}");
-            }
+        let (status, bytes) = dev.public(&format!("/log/{path}")).await.unwrap();
+        assert_eq!(status, 200, "{path}");
+        entries.extend(decode_bundle(&bytes, usize::from(width)).unwrap().into_iter().map(<[u8]>::to_vec));
+    }
+    entries
+}
+
+/// The content of each key stands in the log at one position.
+async fn exactly_once(dev: &Dev, keys: impl Iterator<Item = &String>) {
+    let mut times: BTreeMap<String, u32> = BTreeMap::new();
+    for entry in served_entries(dev).await {
+        let entry: Value = serde_json::from_slice(&entry).unwrap();
+        if let Some(digest) = entry["digests"]["sha256"].as_str() {
+            *times.entry(digest.to_owned()).or_default() += 1;
         }
     }
+    for key in keys {
+        assert_eq!(times.get(&chopmark_tests::sha256(key.as_bytes())), Some(&1), "{key}");
+    }
+    assert!(times.values().all(|times| *times == 1));
+}
+
+/// Every checkpoint seen is a prefix of the log as it is now.
+async fn roots_hold(dev: &Dev, seen: &[Checkpoint]) {
+    let by_size: BTreeMap<u64, _> = seen.iter().map(|checkpoint| (checkpoint.size.0, checkpoint.root)).collect();
+    let mut tree = Frontier::new();
+    for (size, entry) in (1..).zip(served_entries(dev).await) {
+        tree.push(leaf_hash(&entry));
+        if let Some(root) = by_size.get(&size) {
+            assert_eq!(tree.root(), *root, "the root of size {size}");
+        }
+    }
+    assert!(by_size.last_key_value().is_some_and(|(size, _)| *size <= tree.size().0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,29 +233,12 @@ async fn one_key_a_hundred_times_across_a_kill() {
 }
 
 /// A data folder with some records in it, and the server stopped.
-async fn filled(folder: &Path, records: usize) -> PathBuf {
+async fn filled(folder: &Path, records: u64) -> PathBuf {
     let data = folder.join("data");
     let dev = Dev::start(&data).await.unwrap();
-    fill(&dev, 0, records).await;
+    dev.fill(0..records).await.unwrap();
     dev.stop().unwrap();
     data
-}
-
-async fn fill(dev: &Dev, from: usize, records: usize) {
-    for chunk in (from..from + records).collect::<Vec<_>>().chunks(500) {
-        let items: Vec<Value> = chunk
-            .iter()
-            .map(|number| {
-                let mut body = evidence(format!("file {number}").as_bytes());
-                body["idempotency_key"] = Value::String(format!("fill-{number}"));
-                body
-            })
-            .collect();
-        let answer = dev.post("/v1/evidence/batch", "unused", 0, &serde_json::json!({ "items": items })).await.unwrap();
-        assert!(answer.status < 300, "{}", answer.body);
-        let last = answer.body["items"][chunk.len() - 1]["operation"]["id"].as_str().unwrap().to_owned();
-        dev.ended(&last).await.unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,7 +248,7 @@ async fn an_older_copy_of_the_data_is_refused() {
     let copy = folder.path().join("copy");
     copy_folder(&data, &copy);
     let dev = Dev::start(&data).await.unwrap();
-    fill(&dev, 10, 10).await;
+    dev.fill(10..20).await.unwrap();
     dev.stop().unwrap();
     fs::rename(&data, folder.path().join("newer")).unwrap();
     copy_folder(&copy, &data);
@@ -290,8 +298,7 @@ async fn torn_last_writes_are_cut_or_refused_by_name() {
                 // It starts only where nothing acknowledged was lost, or where the damaged part
                 // is not needed to go on; it is never served.
                 if let Some(tile) = path.to_string_lossy().split_once("node/log/") {
-                    let (status, _) = dev.public(&format!("/log/{}", tile.1)).await.unwrap();
-                    assert!(status >= 500, "{} was served", path.display());
+                    assert_refused(&dev, tile.1).await;
                 }
                 dev.kill();
             }
@@ -303,6 +310,123 @@ async fn torn_last_writes_are_cut_or_refused_by_name() {
     }
     Dev::start(&data).await.unwrap().stop().unwrap();
     assert_eq!(fsck(&data).unwrap().0, 0);
+}
+
+/// The tile is not served, or the server has ended over it and said why.
+async fn assert_refused(dev: &Dev, tile: &str) {
+    match dev.public(&format!("/log/{tile}")).await {
+        Ok((status, _)) => assert!(status >= 500, "{tile} was served"),
+        Err(_) => {
+            let log = fs::read_to_string(dev.data.with_extension("log")).unwrap();
+            assert!(log.contains("damaged"), "{log}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_or_altered_tile_is_named_and_never_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path(), 600).await;
+    let notarized = {
+        let dev = Dev::start(&data).await.unwrap();
+        let view = dev.get("/v1/evidence?limit=200").await.unwrap().body;
+        dev.stop().unwrap();
+        view["items"].as_array().unwrap().clone()
+    };
+    for tile in ["tile/entries/001", "tile/0/001", "tile/entries/000", "tile/0/000"] {
+        let path = data.join("node/log").join(tile);
+        let sound = fs::read(&path).unwrap();
+        let mut altered = sound.clone();
+        altered[sound.len() / 2] ^= 1;
+        for damage in [None, Some(&altered)] {
+            match damage {
+                None => fs::remove_file(&path).unwrap(),
+                Some(altered) => fs::write(&path, altered).unwrap(),
+            }
+            let (code, text) = fsck(&data).unwrap();
+            assert!(code == 1 && text.contains(tile), "{text}");
+            if let Ok(dev) = Dev::start(&data).await {
+                assert_refused(&dev, tile).await;
+                for item in &notarized {
+                    let index = item["entry"]["index"].as_u64().unwrap();
+                    let Ok((status, receipt)) =
+                        dev.bytes(&format!("/v1/evidence/{}/receipt", item["id"].as_str().unwrap())).await
+                    else {
+                        break;
+                    };
+                    // A receipt is given only if it still is the right one.
+                    if status == 200 {
+                        let Ok((200, entry)) =
+                            dev.bytes(&format!("/v1/evidence/{}/entry", item["id"].as_str().unwrap())).await
+                        else {
+                            continue;
+                        };
+                        let receipt = ledger_core::receipt::Receipt::parse(std::str::from_utf8(&receipt).unwrap());
+                        assert_eq!(receipt.unwrap().index.0, index);
+                        assert_eq!(ledger_core::entry::entry_id(&entry).to_string(), item["entry"]["id"]);
+                    }
+                }
+                dev.kill();
+            }
+            fs::write(&path, &sound).unwrap();
+        }
+    }
+    assert_eq!(fsck(&data).unwrap().0, 0);
+    Dev::start(&data).await.unwrap().stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = folder.path().join("disk");
+    fs::create_dir(&mounted).unwrap();
+    let Some(disk) = SmallDisk::mount(&mounted, 24).unwrap() else {
+        eprintln!("SKIPPED: this user may not mount a tmpfs, so no disk was filled");
+        return;
+    };
+    // The log of the server lies beside the disk, so that it can still tell what happened.
+    let data = disk.path().join("data");
+    let dev = disk.start(&data).await.unwrap();
+    let ballast = disk.seen(disk.path()).join("ballast");
+    let mut accepted = Vec::new();
+    let mut refused = 0;
+    for number in 0.. {
+        if number == 20 {
+            fill_up(&ballast);
+        }
+        let key = format!("key-{number}");
+        match dev.post("/v1/evidence", &key, 0, &evidence(key.as_bytes())).await {
+            Ok(answer) if answer.status < 300 => accepted.push(key),
+            Ok(answer) => {
+                assert_eq!(answer.status, 503, "{}", answer.body);
+                refused += 1;
+            }
+            Err(_) => refused += 1,
+        }
+        if refused > 5 {
+            break;
+        }
+    }
+    let stopped = dev.stop();
+    fs::remove_file(&ballast).unwrap();
+    let dev = disk.start(&data).await.unwrap();
+    assert_eq!(dev.notarize("last", b"last").await.unwrap().status, 201, "{stopped:?}");
+    exactly_once(&dev, accepted.iter()).await;
+    dev.stop().unwrap();
+    let guard = disk.path().join("data.guard");
+    let (code, text) = fsck_by(&mut disk.command(), &data, guard.as_os_str()).unwrap();
+    assert_eq!(code, 0, "{text}");
+}
+
+/// Leaves a little room on the file system of `path`: not every writer fails at once.
+fn fill_up(path: &Path) {
+    use std::io::Write as _;
+    let mut file = fs::File::create(path).unwrap();
+    for block in [1 << 20, 1 << 12, 1] {
+        while file.write_all(&vec![1; block]).is_ok() {}
+    }
+    let len = file.metadata().unwrap().len();
+    file.set_len(len - (64 << 10)).unwrap();
 }
 
 fn list(folder: &Path, files: &mut Vec<PathBuf>) {

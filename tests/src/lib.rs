@@ -53,8 +53,14 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 impl Dev {
     /// Starts on the folder `data` and waits until it is ready.
     pub async fn start(data: &Path) -> anyhow::Result<Self> {
+        Self::start_by(&mut Command::new(binary()), data, data).await
+    }
+
+    /// Starts by `command`, which ends in the path of the binary. `seen` is where this process finds
+    /// the folder that the server calls `data`.
+    async fn start_by(command: &mut Command, data: &Path, seen: &Path) -> anyhow::Result<Self> {
         let log = fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log"))?;
-        let mut child = Command::new(binary())
+        let mut child = command
             .args(["dev", "--listen", "127.0.0.1:18080"])
             .args(["--metrics-listen", "127.0.0.1:18480", "--data"])
             .arg(data)
@@ -70,7 +76,7 @@ impl Dev {
                 bail!("chopmark dev ended with {status}: {}", log.lines().rev().take(5).collect::<Vec<_>>().join("\n"));
             }
             let file =
-                fs::read(data.join("dev.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+                fs::read(seen.join("dev.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
             if let Some(file) = file.filter(|file| file["pid"] == child.id()) {
                 break file;
             }
@@ -141,6 +147,28 @@ impl Dev {
         self.post("/v1/evidence", key, 30, &evidence(content)).await
     }
 
+    /// Records one file for each number, in batches, and waits until all are committed.
+    pub async fn fill(&self, numbers: std::ops::Range<u64>) -> anyhow::Result<()> {
+        let numbers: Vec<u64> = numbers.collect();
+        let mut operations = Vec::new();
+        for chunk in numbers.chunks(1000) {
+            let item = |number: &u64| {
+                let mut body = evidence(format!("file {number}").as_bytes());
+                body["idempotency_key"] = Value::String(format!("fill-{number}"));
+                body
+            };
+            let items: Vec<Value> = chunk.iter().map(item).collect();
+            let answer = self.post("/v1/evidence/batch", "unused", 0, &serde_json::json!({ "items": items })).await?;
+            ensure!(answer.status < 300, "{}", answer.body);
+            let last = answer.body["items"][chunk.len() - 1]["operation"]["id"].as_str().context("an operation")?;
+            operations.push(last.to_owned());
+        }
+        for operation in operations {
+            ensure!(self.ended(&operation).await?["state"] == "committed", "{operation} is not committed");
+        }
+        Ok(())
+    }
+
     /// Waits until an operation has ended; its view.
     pub async fn ended(&self, operation: &str) -> anyhow::Result<Value> {
         for _ in 0..3000 {
@@ -173,6 +201,64 @@ impl Answer {
         let text = answer.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Ok(Self { status, body })
+    }
+}
+
+/// A small file system in memory that only processes started by it see. Gone when dropped.
+pub struct SmallDisk {
+    holder: Child,
+    mounted: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts it on `folder`; `None` if this user may not.
+    pub fn mount(folder: &Path, mebibytes: u32) -> anyhow::Result<Option<Self>> {
+        let script = format!("mount -t tmpfs -o size={mebibytes}m none \"$0\" && echo mounted && exec cat");
+        let mut holder = Command::new("unshare")
+            .args(["-m", "sh", "-c", &script])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("unshare")?;
+        let mut line = String::new();
+        let output = holder.stdout.take().context("output of unshare")?;
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)?;
+        if line != "mounted\n" {
+            holder.wait()?;
+            return Ok(None);
+        }
+        Ok(Some(Self { holder, mounted: folder.to_owned() }))
+    }
+
+    /// Where this process finds `path`, which lies on the disk.
+    pub fn seen(&self, path: &Path) -> PathBuf {
+        Path::new(&format!("/proc/{}/root", self.holder.id())).join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mounted
+    }
+
+    /// A command that sees the disk and ends in the path of the binary under test.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-m", "-t", &self.holder.id().to_string()]).arg(binary());
+        command
+    }
+
+    /// A server whose data lie on the disk.
+    pub async fn start(&self, data: &Path) -> anyhow::Result<Dev> {
+        Dev::start_by(&mut self.command(), data, &self.seen(data)).await
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _killed = self.holder.kill();
+        let _reaped = self.holder.wait();
     }
 }
 
@@ -217,7 +303,12 @@ pub fn last_line(command: &mut Command) -> anyhow::Result<(String, i32)> {
 pub fn fsck(data: &Path) -> anyhow::Result<(i32, String)> {
     let mut guard = data.as_os_str().to_owned();
     guard.push(".guard");
-    let output = Command::new(binary()).arg("fsck").arg(data).arg("--guard").arg(guard).output()?;
+    fsck_by(&mut Command::new(binary()), data, &guard)
+}
+
+/// `chopmark fsck` by a command that ends in the path of the binary.
+pub fn fsck_by(command: &mut Command, data: &Path, guard: &std::ffi::OsStr) -> anyhow::Result<(i32, String)> {
+    let output = command.arg("fsck").arg(data).arg("--guard").arg(guard).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     Ok((output.status.code().context("ended by a signal")?, text))
 }

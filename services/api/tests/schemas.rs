@@ -57,8 +57,11 @@ fn limits_are_those_of_the_reader() {
     let item = schema::<EvidenceBatchItem>();
     let key = &item["properties"]["idempotency_key"];
     assert_eq!(key["maxLength"], json!(limits::IDEMPOTENCY_KEY_CHARS_MAX));
-    for batch in [schema::<EvidenceBatchRequest>(), schema::<VerifyBatchRequest>()] {
-        assert_eq!(batch["properties"]["items"]["maxItems"], json!(limits::BATCH_ITEMS_MAX));
+    for (batch, items_max) in [
+        (schema::<EvidenceBatchRequest>(), limits::BATCH_ITEMS_MAX),
+        (schema::<VerifyBatchRequest>(), limits::VERIFY_ITEMS_MAX),
+    ] {
+        assert_eq!(batch["properties"]["items"]["maxItems"], json!(items_max));
     }
     let provenance = schema::<Provenance>();
     for (name, member) in provenance["properties"].as_object().expect("properties") {

@@ -10,11 +10,7 @@ use chopmark_domain::ports::{
 };
 use chopmark_node::{NodeError, NodeHandle, SubmitError};
 use ledger_core::{
-    Hash32, SigningKey,
-    batch::Submission,
-    digests::Algorithm,
-    merkle::{LeafIndex, TreeSize},
-    operation::SignedOperation,
+    Hash32, SigningKey, batch::Submission, digests::Algorithm, merkle::LeafIndex, operation::SignedOperation,
     tile::TilePath,
 };
 
@@ -139,9 +135,15 @@ impl LedgerReader for EmbeddedLedger {
         }))
     }
 
-    async fn find_digest(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> PortResult<DigestHits> {
+    async fn find_digest(
+        &self,
+        algorithm: Algorithm,
+        digest: &Hash32,
+        from: LeafIndex,
+        max: usize,
+    ) -> PortResult<DigestHits> {
         let digest = *digest;
-        let found = self.read(move |node| node.find(algorithm, &digest, max)).await?;
+        let found = self.read(move |node| node.find(algorithm, &digest, from, max)).await?;
         Ok(DigestHits { indexes: found.indexes, complete_to: found.complete_to })
     }
 
@@ -169,8 +171,8 @@ impl LedgerReader for EmbeddedLedger {
         Ok(vec![self.node.statement_key().map_err(|error| failed(&error))?])
     }
 
-    async fn wait_beyond(&self, size: TreeSize, timeout: Duration) -> PortResult<()> {
-        self.node.wait_beyond(size, timeout).await;
+    async fn wait_beyond(&self, height: u64, timeout: Duration) -> PortResult<()> {
+        self.node.wait_beyond(height, timeout).await;
         Ok(())
     }
 }

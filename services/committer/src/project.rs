@@ -89,7 +89,7 @@ impl ProjectLoop {
             let Some(ahead) = self.goal_beyond(&chain, goal.take()).await? else { continue };
             let blocks = self.fetch(&chain, &ahead.status).await?;
             if blocks.is_empty() {
-                self.source.wait_beyond(ahead.status.size, self.config.idle_wait).await?;
+                self.source.wait_beyond(ahead.status.checkpoint_height, self.config.idle_wait).await?;
                 continue;
             }
             let group = self.verify(chain.clone(), blocks).await?;
@@ -111,8 +111,7 @@ impl ProjectLoop {
         if status.checkpoint_height == chain.height() && tree_of(&status) != tip_of(chain) {
             return Err(CheckError::CheckpointRoot.at(chain.height()));
         }
-        let size = TreeSize(status.size.0.max(chain.size().0));
-        self.source.wait_beyond(size, self.config.idle_wait).await?;
+        self.source.wait_beyond(chain.height(), self.config.idle_wait).await?;
         Ok(None)
     }
 

@@ -4,7 +4,6 @@
 use std::{sync::Arc, time::Duration};
 
 use chopmark_domain::ports::{LedgerBlock, LedgerReader, LedgerStatus, PortError, PortResult};
-use ledger_core::merkle::TreeSize;
 
 use crate::{
     error::{CheckError, CommitterError},
@@ -47,11 +46,11 @@ impl Source {
         }
     }
 
-    /// Waits until a checkpoint covers more than `size`, or for `timeout`; never less than the
+    /// Waits until a checkpoint covers a block above `height`, or for `timeout`; never less than the
     /// first pause, so that a node which contradicts itself is not asked in a tight loop.
-    pub(crate) async fn wait_beyond(&self, size: TreeSize, timeout: Duration) -> PortResult<()> {
+    pub(crate) async fn wait_beyond(&self, height: u64, timeout: Duration) -> PortResult<()> {
         let limit = self.timeout.saturating_add(timeout);
-        let wait = self.caller.call(PORT, limit, || self.reader.wait_beyond(size, timeout));
+        let wait = self.caller.call(PORT, limit, || self.reader.wait_beyond(height, timeout));
         let (waited, ()) = tokio::join!(wait, tokio::time::sleep(self.caller.retry.first));
         waited
     }

@@ -7,7 +7,7 @@
 //! keeps one of them.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -183,11 +183,11 @@ impl Acceptor {
         let (drafts, places) = fold_repeats(drafts);
         let answers = self.accept_distinct(drafts).await;
         let Some(places) = places else { return answers };
-        let answer = |place| match place {
-            Place::Of(at) => answers.get(at).cloned().unwrap_or_else(|| Err(failure::broken("a draft without place"))),
-            Place::Conflict => Err(conflict()),
-        };
-        places.into_iter().map(answer).collect()
+        let answer = |at: usize| answers.get(at).cloned();
+        places
+            .into_iter()
+            .map(|at| answer(at).unwrap_or_else(|| Err(failure::broken("a draft without place"))))
+            .collect()
     }
 
     async fn accept_distinct(&self, drafts: Vec<Draft>) -> Vec<Answer> {
@@ -371,15 +371,12 @@ pub(crate) fn conflict() -> Problem {
     ProblemCode::IdempotencyConflict.into()
 }
 
-/// Where the answer of a draft stands among those of the distinct ones.
-#[derive(Clone, Copy)]
-enum Place {
-    Of(usize),
-    Conflict,
-}
-
-/// Leaves one draft of every operation; `None` when that changes nothing.
-fn fold_repeats(drafts: Vec<Draft>) -> (Vec<Draft>, Option<Vec<Place>>) {
+/// Leaves one draft of every request, and says where each draft's answer stands; `None` when that
+/// changes nothing.
+///
+/// Two requests under one operation id both stay: which of them holds the id, cache and database
+/// know, and not the order in which they came here.
+fn fold_repeats(drafts: Vec<Draft>) -> (Vec<Draft>, Option<Vec<usize>>) {
     if drafts.len() < 2 {
         return (drafts, None);
     }
@@ -387,15 +384,11 @@ fn fold_repeats(drafts: Vec<Draft>) -> (Vec<Draft>, Option<Vec<Place>>) {
     let mut places = Vec::with_capacity(drafts.len());
     let mut distinct: Vec<Draft> = Vec::with_capacity(drafts.len());
     for draft in drafts {
-        places.push(match first.entry(draft.op) {
-            Entry::Vacant(free) => {
-                free.insert((distinct.len(), draft.request));
-                distinct.push(draft);
-                Place::Of(distinct.len() - 1)
-            }
-            Entry::Occupied(held) if held.get().1 == draft.request => Place::Of(held.get().0),
-            Entry::Occupied(_) => Place::Conflict,
-        });
+        let at = *first.entry((draft.op, draft.request)).or_insert(distinct.len());
+        places.push(at);
+        if at == distinct.len() {
+            distinct.push(draft);
+        }
     }
     let places = (distinct.len() < places.len()).then_some(places);
     (distinct, places)

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chopmark_api::{Problem, ProblemCode, page::Cursor, query::PageQuery};
+use chopmark_api::{Problem, ProblemCode, query::PageQuery};
 use ledger_core::{
     digests::Algorithm,
     entry::entry_id,
@@ -21,9 +21,6 @@ use crate::{
     ports::{BlockRef, LedgerReader, LedgerReceipt, LedgerStatus},
     proof,
 };
-
-/// Records of one digest that can be paged through; more are counted by nobody.
-const RECORDS_MAX: usize = 1000;
 
 /// The public reading side.
 pub struct PublicLedger {
@@ -137,23 +134,21 @@ impl PublicLedger {
     /// Records of a digest from the cursor on.
     pub async fn find(&self, algorithm: Algorithm, digest: &Hash32, page: &PageQuery) -> Result<Found, Problem> {
         let scope = [b"verify", self.network.as_bytes(), algorithm.as_str().as_bytes(), &digest.0];
-        let skip = cursor::read(&self.ids, &scope, page.cursor.as_ref())?.unwrap_or(0);
-        let skip = usize::try_from(skip).map_err(|_| Cursor::refused())?;
-        let limit = usize::from(page.limit);
-        let most = (skip + limit + 1).min(RECORDS_MAX);
-        let hits = self.ledger.find_digest(algorithm, digest, most).await.map_err(|error| failure::port(&error))?;
+        let cursor = cursor::read(&self.ids, &scope, page.cursor.as_ref())?;
+        let (from, limit) = (LeafIndex(cursor.unwrap_or(0)), usize::from(page.limit));
+        let hits = self.ledger.find_digest(algorithm, digest, from, limit + 1).await;
+        let hits = hits.map_err(|error| failure::port(&error))?;
         let mut records = Vec::new();
-        for index in hits.indexes.iter().skip(skip).take(limit) {
+        for index in hits.indexes.iter().take(limit) {
             records.push(self.record(*index).await?);
         }
-        let statement = if hits.indexes.is_empty() {
+        let statement = if hits.indexes.is_empty() && cursor.is_none() {
             let note = self.ledger.not_found_statement(algorithm, digest).await;
             Some(note.map_err(|error| failure::port(&error))?)
         } else {
             None
         };
-        let end = skip + records.len();
-        let next_cursor = (hits.indexes.len() > end).then(|| cursor::issue(&self.ids, &scope, end as u64));
+        let next_cursor = hits.indexes.get(limit).map(|next| cursor::issue(&self.ids, &scope, next.0));
         Ok(Found { records, next_cursor, statement, complete_to: hits.complete_to })
     }
 

@@ -241,7 +241,7 @@ pub trait LedgerWriter: Send + Sync {
 pub struct LedgerStatus {
     /// Newest decided height.
     pub height: u64,
-    /// Height whose block the newest quorum checkpoint covers.
+    /// Height of the newest block that the newest quorum checkpoint covers.
     pub checkpoint_height: u64,
     /// Tree size of that checkpoint.
     pub size: TreeSize,
@@ -320,8 +320,14 @@ pub trait LedgerReader: Send + Sync {
     /// Receipt under the first checkpoint that covered the entry; `None` if none does yet.
     async fn receipt(&self, index: LeafIndex) -> PortResult<Option<LedgerReceipt>>;
 
-    /// Where a digest stands.
-    async fn find_digest(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> PortResult<DigestHits>;
+    /// Where a digest stands from `from` on, at most `max` positions.
+    async fn find_digest(
+        &self,
+        algorithm: Algorithm,
+        digest: &Hash32,
+        from: LeafIndex,
+        max: usize,
+    ) -> PortResult<DigestHits>;
 
     /// Signed statement that a digest is not in the index, as a note.
     async fn not_found_statement(&self, algorithm: Algorithm, digest: &Hash32) -> PortResult<String>;
@@ -338,6 +344,6 @@ pub trait LedgerReader: Send + Sync {
     /// `vkey` lines of the statement keys.
     async fn statement_keys(&self) -> PortResult<Vec<String>>;
 
-    /// Waits until a checkpoint covers more than `size`, or the time is over.
-    async fn wait_beyond(&self, size: TreeSize, timeout: Duration) -> PortResult<()>;
+    /// Waits until a checkpoint covers a block above `height`, or the time is over.
+    async fn wait_beyond(&self, height: u64, timeout: Duration) -> PortResult<()>;
 }

@@ -38,8 +38,8 @@ use crate::{
 
 /// Records whose details are fetched at a time for one page.
 const DETAILS_AT_ONCE: usize = 16;
-/// Leaf indexes that a filter by digest passes on.
-const DIGEST_HITS_MAX: usize = 1000;
+/// Leaf indexes that one query of the database is given.
+const DIGEST_HITS_AT_ONCE: usize = 1000;
 
 /// The reading use cases of a tenant.
 pub struct Records {
@@ -172,15 +172,8 @@ impl Records {
         let filters = format!("{:?}", (query.digest, &query.external_id, query.state, query.from, query.to));
         let scope = [b"evidence", self.network.as_bytes(), tenant.as_bytes(), filters.as_bytes()];
         let before = cursor::read(&self.ids, &scope, query.page.cursor.as_ref())?;
-        let indexes = match query.digest {
-            Some(filter) => Some(self.indexes(filter).await?),
-            None => None,
-        };
-        if indexes.as_ref().is_some_and(Vec::is_empty) {
-            return Ok((Vec::new(), None));
-        }
         let limit = u32::from(query.page.limit);
-        let rows = self.store.list(ListQuery {
+        let list = ListQuery {
             network: self.network.clone(),
             tenant: tenant.to_owned(),
             kind: OperationType::Evidence,
@@ -190,9 +183,12 @@ impl Records {
             from: query.from.map(Timestamp::unix_ms),
             to: query.to.map(Timestamp::unix_ms),
             external_index: query.external_id.as_ref().map(|text| caller.tenant.external_index(text)),
-            indexes,
-        });
-        let mut rows = rows.await.map_err(|error| failure::port(&error))?;
+            indexes: None,
+        };
+        let mut rows = match query.digest {
+            None => self.store.list(list).await.map_err(|error| failure::port(&error))?,
+            Some(filter) => self.rows_of_digest(&list, filter).await?,
+        };
         let more = rows.len() > usize::from(query.page.limit);
         rows.truncate(usize::from(query.page.limit));
         let next = rows.last().filter(|_| more).map(|row| cursor::issue(&self.ids, &scope, row.sequence));
@@ -359,19 +355,32 @@ impl Records {
         Ok(document)
     }
 
-    async fn indexes(&self, filter: DigestFilter) -> Result<Vec<u64>, Problem> {
+    /// Rows of one tenant with a digest, newest first. Others may have recorded the same digest any
+    /// number of times, so all positions are asked for.
+    async fn rows_of_digest(&self, list: &ListQuery, filter: DigestFilter) -> Result<Vec<OperationRow>, Problem> {
         let digest = Hash32(*filter.digest.as_bytes());
-        let mut indexes = Vec::new();
+        let mut rows: Vec<OperationRow> = Vec::new();
         for algorithm in Algorithm::ALL {
-            if filter.algorithm.is_none_or(|wanted| wanted.name() == algorithm.as_str()) {
-                let hits = self.ledger.find_digest(algorithm, &digest, DIGEST_HITS_MAX).await;
-                indexes.extend(hits.map_err(|error| failure::port(&error))?.indexes.iter().map(|index| index.0));
+            if filter.algorithm.is_some_and(|wanted| wanted.name() != algorithm.as_str()) {
+                continue;
+            }
+            let mut from = LeafIndex(0);
+            loop {
+                let hits = self.ledger.find_digest(algorithm, &digest, from, DIGEST_HITS_AT_ONCE).await;
+                let indexes = hits.map_err(|error| failure::port(&error))?.indexes;
+                let Some(last) = indexes.last().copied() else { break };
+                let some = ListQuery { indexes: Some(indexes.iter().map(|at| at.0).collect()), ..list.clone() };
+                rows.extend(self.store.list(some).await.map_err(|error| failure::port(&error))?);
+                rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.sequence));
+                rows.dedup_by_key(|row| row.sequence);
+                rows.truncate(list.limit as usize);
+                if indexes.len() < DIGEST_HITS_AT_ONCE {
+                    break;
+                }
+                from = LeafIndex(last.0 + 1);
             }
         }
-        indexes.sort_unstable();
-        indexes.dedup();
-        indexes.truncate(DIGEST_HITS_MAX);
-        Ok(indexes)
+        Ok(rows)
     }
 }
 

@@ -25,12 +25,7 @@ use chopmark_domain::{
     seal::KeyEncryptionKey,
     tenant::{ApiKeyRow, Scope, TenantRow},
 };
-use ledger_core::{
-    digests::Algorithm,
-    hash::Hash32,
-    merkle::{LeafIndex, TreeSize},
-    tile::TilePath,
-};
+use ledger_core::{digests::Algorithm, hash::Hash32, merkle::LeafIndex, tile::TilePath};
 use zeroize::Zeroizing;
 
 const ITEMS: usize = 1000;
@@ -140,7 +135,7 @@ impl LedgerReader for Nothing {
         unreachable!()
     }
 
-    async fn find_digest(&self, _: Algorithm, _: &Hash32, _: usize) -> PortResult<DigestHits> {
+    async fn find_digest(&self, _: Algorithm, _: &Hash32, _: LeafIndex, _: usize) -> PortResult<DigestHits> {
         unreachable!()
     }
 
@@ -164,7 +159,7 @@ impl LedgerReader for Nothing {
         unreachable!()
     }
 
-    async fn wait_beyond(&self, _: TreeSize, _: std::time::Duration) -> PortResult<()> {
+    async fn wait_beyond(&self, _: u64, _: std::time::Duration) -> PortResult<()> {
         unreachable!()
     }
 }

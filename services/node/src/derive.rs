@@ -174,7 +174,7 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
     }
     let (completed, edge) = {
         let mut tail = shared.tail.write();
-        (tail.take_completed(), tail.incomplete_bundle(applied.size))
+        (tail.take_completed(), tail.incomplete_bundle(applied.size, &shared.files)?)
     };
     // Durable after this line: every full tile of these blocks. The index does not know yet.
     shared.files.write(&completed)?;

@@ -165,11 +165,19 @@ impl Derived {
     }
 
     /// Leaf indexes of a digest in ascending order, at most `max`.
-    pub(crate) fn find(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> Result<Vec<LeafIndex>, NodeError> {
+    /// At most `max` of the positions from `from` on.
+    pub(crate) fn find(
+        &self,
+        algorithm: Algorithm,
+        digest: &Hash32,
+        from: LeafIndex,
+        max: usize,
+    ) -> Result<Vec<LeafIndex>, NodeError> {
         let key = digest_key(algorithm, digest);
         let Some(first) = self.digest.get(&key)? else { return Ok(Vec::new()) };
-        let mut found = vec![LeafIndex(number(&first)?)];
-        for item in self.digest_more.prefix(&key).take(max.saturating_sub(1)) {
+        let mut found: Vec<LeafIndex> = Some(LeafIndex(number(&first)?)).into_iter().filter(|at| *at >= from).collect();
+        let at = |index: u64| [&key[..], &index.to_be_bytes()].concat();
+        for item in self.digest_more.range(at(from.0)..=at(u64::MAX)).take(max.saturating_sub(found.len())) {
             found.push(LeafIndex(number(&item.key()?[key.len()..])?));
         }
         Ok(found)

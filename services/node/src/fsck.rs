@@ -27,7 +27,7 @@ use crate::{
     derived::{Applied, Derived, entry_digests},
     guard::Guard,
     handle::CheckpointRecord,
-    open::{Layout, block_log_options, check_block_in},
+    open::{BLOCK_FIRST, Layout, block_log_options, check_beginning, check_block_in},
     tail::Tail,
     tiles::{FullTile, TileFiles},
 };
@@ -97,6 +97,10 @@ pub fn fsck(data: &Path, guard: Option<&Path>) -> Result<Report, NodeError> {
     };
     if let Some(torn) = found.torn {
         report.add(torn.file, Some(("height", torn.sequence)), format!("unfinished write: {}", torn.flaw));
+    }
+    if let Err(error) = check_beginning(&layout.blocks(), BLOCK_FIRST, found.first_sequence) {
+        report.add(layout.blocks(), Some(("height", found.first_sequence)), error.to_string());
+        return Ok(report);
     }
     if let Err(error) = blocks.verify_all() {
         report.add(layout.blocks(), None, error.to_string());
@@ -192,6 +196,7 @@ struct Check {
     derived: PathBuf,
     applied: Option<Applied>,
     index_keys: usize,
+    genesis_size: TreeSize,
 }
 
 impl Check {
@@ -199,6 +204,7 @@ impl Check {
         let replay = Replay::new(genesis);
         Self {
             parent: replay.parent.clone(),
+            genesis_size: replay.parent.frontier.size(),
             replay,
             files: TileFiles::new(layout.log()),
             tail: RwLock::default(),
@@ -244,7 +250,7 @@ impl Check {
             let Some(store) = store.filter(|_| index < indexed) else { continue };
             for (algorithm, digest) in entry_digests(entry).iter() {
                 self.index_keys += 1;
-                if !store.find(algorithm, &digest, usize::MAX)?.contains(&LeafIndex(index)) {
+                if !store.find(algorithm, &digest, LeafIndex(index), 1)?.contains(&LeafIndex(index)) {
                     report.add(&self.derived, Some(("index", index)), "the index lacks a digest of this entry");
                 }
             }
@@ -312,7 +318,7 @@ impl Check {
             let what = format!("the index has {keys} keys, the log gives {}", self.index_keys);
             report.add(&self.derived, Some(("height", height)), what);
         }
-        if store.edge(applied.size)? != self.tail.read().incomplete_bundle(applied.size) {
+        if store.edge(applied.size)? != self.tail.read().incomplete_bundle(applied.size, &self.files)? {
             report.add(&self.derived, Some(("height", height)), "the stored right edge differs");
         }
         Ok(())
@@ -335,6 +341,14 @@ impl Check {
         };
         if let Some(torn) = found.torn {
             report.add(torn.file, Some(("record", torn.sequence)), format!("unfinished write: {}", torn.flaw));
+        }
+        if let Err(error) = check_beginning(&path, 0, found.first_sequence) {
+            report.add(&path, Some(("record", found.first_sequence)), error.to_string());
+        }
+        let known = self.applied.map_or(0, |applied| applied.checkpoints);
+        if log.next_sequence() < known {
+            let what = format!("the log ends before record {known}, which the index has");
+            report.add(&path, Some(("record", log.next_sequence())), what);
         }
         let members = ledger_core::state::members(&self.replay.state)?;
         let policy = PolicyFile::parse(&PolicyFile::text_of_members(&genesis.origin, &members))
@@ -417,14 +431,16 @@ impl Check {
         if promise.size > self.parent.frontier.size() {
             let what = format!("a signature for size {} is remembered, the log ends before it", promise.size.0);
             report.add(path, Some(("size", promise.size.0)), what);
-        } else if promise.size.0 > 0 {
-            if self.roots.get(&promise.size.0) != Some(&promise.root) {
-                report.add(path, Some(("size", promise.size.0)), "another root is remembered for this size");
-            }
+        } else if promise.size.0 > 0 && self.roots.get(&promise.size.0) != Some(&promise.root) {
+            report.add(path, Some(("size", promise.size.0)), "another root is remembered for this size");
         }
-        if promise.height > self.parent.height + 1 {
-            let what = format!("a vote at height {} is remembered, the log ends before it", promise.height);
-            report.add(path, Some(("height", promise.height)), what);
+        if promise.decided > self.parent.height || promise.height > self.parent.height + 1 {
+            let height = promise.decided.max(promise.height);
+            report.add(path, Some(("height", height)), "this height is remembered, the log ends before it");
+        }
+        if promise.size > self.genesis_size && report.checkpoints == 0 {
+            let what = format!("size {} was signed, and no checkpoint is stored", promise.size.0);
+            report.add(path, Some(("size", promise.size.0)), what);
         }
     }
 }

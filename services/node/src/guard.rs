@@ -4,8 +4,8 @@
 //! Invariant: nothing leaves the node that the guard does not remember durably. Every vote and
 //! every checkpoint signature is recorded, with a sync, before the signature is made.
 //!
-//! File: two slots of 512 bytes, written alternately, each with a running number and a CRC-32C,
-//! so that a torn write leaves the other slot. The file is locked while in use.
+//! File: two slots in sectors of their own, written alternately, each with a running number and a
+//! CRC-32C, so that a torn write leaves the other slot. The file is locked while in use.
 
 use std::{
     fs::{File, OpenOptions},
@@ -24,9 +24,10 @@ use rustix::fs::{FlockOperation, flock};
 use crate::NodeError;
 
 const MAGIC: &[u8; 8] = b"CMGUARD1";
-const SLOT_BYTES: usize = 512;
-/// Magic, running number, chain, size, root, time, height, round, value.
-const BODY_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4 + 32;
+/// The largest sector of today's disks: a torn one takes one slot with it.
+const SLOT_BYTES: usize = 4096;
+/// Magic, running number, chain, size, root, time, height, round, value, decided.
+const BODY_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4 + 32 + 8;
 
 /// What the guard remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub struct Promise {
     pub round: u32,
     /// Value of the last vote.
     pub value: Hash32,
+    /// Height of the last block that anybody was told of; 0 before the first. Data that end below
+    /// it are an older copy.
+    pub decided: u64,
 }
 
 /// An open guard.
@@ -75,7 +79,16 @@ impl Promise {
     /// Nothing promised yet.
     #[must_use]
     pub const fn none(chain: Hash32) -> Self {
-        Self { chain, size: TreeSize(0), root: Hash32::ZERO, time: 0, height: 0, round: 0, value: Hash32::ZERO }
+        Self {
+            chain,
+            size: TreeSize(0),
+            root: Hash32::ZERO,
+            time: 0,
+            height: 0,
+            round: 0,
+            value: Hash32::ZERO,
+            decided: 0,
+        }
     }
 
     /// Whether anything was ever signed or voted for.
@@ -112,7 +125,7 @@ impl Promise {
     fn encode(&self, sequence: u64) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.fixed(MAGIC).u64(sequence).fixed(&self.chain.0).u64(self.size.0).fixed(&self.root.0).u64(self.time);
-        writer.u64(self.height).u32(self.round).fixed(&self.value.0);
+        writer.u64(self.height).u32(self.round).fixed(&self.value.0).u64(self.decided);
         debug_assert_eq!(writer.as_slice().len(), BODY_BYTES);
         let crc = crc32c::crc32c(writer.as_slice());
         writer.u32(crc);
@@ -139,6 +152,7 @@ impl Promise {
             height: reader.u64()?,
             round: reader.u32()?,
             value: Hash32(reader.array()?),
+            decided: reader.u64()?,
         };
         reader.end()?;
         Ok((sequence, promise))
@@ -148,7 +162,7 @@ impl Promise {
 impl Guard {
     /// Creates the guard of a new node. An existing guard is taken over only if it never
     /// promised anything.
-    pub fn create(path: &Path, chain: Hash32) -> Result<Self, NodeError> {
+    pub fn create(path: &Path, chain: Hash32) -> Result<(), NodeError> {
         if path.exists() {
             let old = Self::open(path)?;
             if !old.promise.is_fresh() {
@@ -158,14 +172,21 @@ impl Guard {
                 ));
             }
         }
+        Self::write_new(path, Promise::none(chain))
+    }
+
+    /// Writes a whole guard, which gets its name last: a crash leaves the old one, or none.
+    fn write_new(path: &Path, promise: Promise) -> Result<(), NodeError> {
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".new");
+        let unfinished = PathBuf::from(unfinished);
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
-        let file = file.map_err(NodeError::io("create guard", path))?;
-        let mut guard = Self { path: path.to_owned(), file, sequence: 0, promise: Promise::none(chain) };
-        guard.lock()?;
-        guard.store(Promise::none(chain))?;
-        sync_folder_of(path)?;
-        Ok(guard)
+        let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+        let file = file.map_err(NodeError::io("create guard", &unfinished))?;
+        let mut guard = Self { path: unfinished, file, sequence: 0, promise };
+        guard.store(promise)?;
+        std::fs::rename(&guard.path, path).map_err(NodeError::io("name guard", path))?;
+        sync_folder_of(path)
     }
 
     /// Opens and locks a guard. A missing one is refused: it may be the one that was forgotten
@@ -183,12 +204,13 @@ impl Guard {
             }
             Err(error) => return Err(NodeError::io("open guard", path)(error)),
         };
-        let mut bytes = vec![0; 2 * SLOT_BYTES];
-        let len = file.read_at(&mut bytes, 0).map_err(NodeError::io("read guard", path))?;
-        let slots = bytes[..len].chunks_exact(SLOT_BYTES).filter_map(|slot| Promise::decode(slot).ok());
-        let newest = slots.max_by_key(|(sequence, _)| *sequence);
+        // Locked before it is read: whoever held it may still have promised something.
         let mut guard = Self { path: path.to_owned(), file, sequence: 0, promise: Promise::none(Hash32::ZERO) };
         guard.lock()?;
+        let mut bytes = vec![0; 2 * SLOT_BYTES];
+        let len = guard.file.read_at(&mut bytes, 0).map_err(NodeError::io("read guard", path))?;
+        let slots = bytes[..len].chunks(SLOT_BYTES).filter_map(|slot| Promise::decode(slot).ok());
+        let newest = slots.max_by_key(|(sequence, _)| *sequence);
         let (sequence, promise) =
             newest.ok_or_else(|| guard.refuse("is damaged: neither of its two records can be read"))?;
         guard.sequence = sequence;
@@ -209,16 +231,7 @@ impl Guard {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(NodeError::io("open guard", path)(error)),
         };
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(".new");
-        let unfinished = PathBuf::from(unfinished);
-        if unfinished.exists() {
-            std::fs::remove_file(&unfinished).map_err(NodeError::io("remove unfinished guard", &unfinished))?;
-        }
-        let mut guard = Self::create(&unfinished, promise.chain)?;
-        guard.store(promise)?;
-        std::fs::rename(&unfinished, path).map_err(NodeError::io("name guard", path))?;
-        sync_folder_of(path)
+        Self::write_new(path, promise)
     }
 
     /// What was promised last.
@@ -227,8 +240,9 @@ impl Guard {
         &self.promise
     }
 
-    /// Remembers a checkpoint signature that is about to be made.
-    pub fn checkpoint(&mut self, size: TreeSize, root: Hash32, time: u64) -> Result<(), NodeError> {
+    /// Remembers a checkpoint signature that is about to be made, and that the block at height
+    /// `decided` is durable.
+    pub fn checkpoint(&mut self, size: TreeSize, root: Hash32, time: u64, decided: u64) -> Result<(), NodeError> {
         if let Err(refusal) = self.promise.allows_checkpoint(size, &root, time) {
             return Err(self.refuse(&match refusal {
                 Refusal::EarlierTime => format!(
@@ -238,7 +252,15 @@ impl Guard {
                 _ => format!("refuses to sign size {}: {refusal:?}", size.0),
             }));
         }
-        self.store(Promise { size, root, time, ..self.promise })
+        self.store(Promise { size, root, time, decided: decided.max(self.promise.decided), ..self.promise })
+    }
+
+    /// Remembers that the block at `height` is durable, before anybody is told what came of it.
+    pub fn decided(&mut self, height: u64) -> Result<(), NodeError> {
+        if height <= self.promise.decided {
+            return Ok(());
+        }
+        self.store(Promise { decided: height, ..self.promise })
     }
 
     /// Remembers a vote that is about to be signed.
@@ -262,8 +284,9 @@ impl Guard {
     }
 
     fn lock(&self) -> Result<(), NodeError> {
-        flock(&self.file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| self.refuse("is in use by another process; a member's node runs only once"))
+        flock(&self.file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            self.refuse("is in use by another process: stop that one first, a member's node runs only once")
+        })
     }
 
     pub(crate) fn refuse(&self, reason: &str) -> NodeError {

@@ -36,7 +36,7 @@ use crate::{
     derived::{LiveState, digest_key, entry_digests},
     pool::{Pool, PoolError, Waiting},
     statement::{self, NotFound},
-    tail::{Tail, Tree},
+    tail::{Tail, Tree, prefix},
     tiles::TileFiles,
 };
 
@@ -44,6 +44,8 @@ pub use crate::pool::Ended as Submitted;
 
 /// Decided blocks kept in memory after they are on disk, for committers that follow closely.
 const RECENT_BYTES_MAX: usize = 16 << 20;
+/// Headers kept of blocks that are not in memory any more: what a page of records asks for, 3 MiB.
+const HEADERS_MAX: usize = 65_536;
 /// Largest submission: well below a batch, so that every submission fits into some block.
 pub const SUBMISSION_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
 
@@ -100,6 +102,18 @@ impl Recent {
         self.blocks.insert(block.height(), block);
     }
 
+    /// Height of the block that holds `index`, if it is in memory: the lowest one holds it only if
+    /// its entries reach down to it.
+    fn height_of(&self, index: LeafIndex) -> Option<u64> {
+        let (_, height) = self.by_size.range(index.0 + 1..).next()?;
+        self.blocks.get(height).filter(|block| block.first_index() <= index.0).map(|_| *height)
+    }
+
+    /// Record of the first checkpoint over `index` that the index does not have.
+    fn checkpoint_over(&self, index: LeafIndex) -> Option<u64> {
+        self.checkpoints.range(index.0 + 1..).next().map(|(_, record)| *record)
+    }
+
     fn forget_digest(&mut self, key: &[u8], index: u64) {
         if let Some(indexes) = self.digests.get_mut(key) {
             indexes.retain(|known| *known != index);
@@ -140,7 +154,7 @@ impl Recent {
 /// The newest published checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Height of the block that it covers.
+    /// Height of the newest block that it covers: blocks of rejections alone leave the tree as it is.
     pub height: u64,
     /// Tree size.
     pub size: TreeSize,
@@ -148,8 +162,6 @@ pub struct Published {
     pub root: Hash32,
     /// The signed note.
     pub note: String,
-    /// Cosignature time, Unix seconds.
-    pub time: u64,
 }
 
 /// A record of the checkpoint log.
@@ -196,8 +208,10 @@ pub(crate) struct Shared {
     pub(crate) blocks: SegmentReader,
     pub(crate) checkpoints: SegmentReader,
     pub(crate) recent: RwLock<Recent>,
+    /// Time and hash of headers read from the block log, the newest [`HEADERS_MAX`] heights.
+    pub(crate) headers: Mutex<BTreeMap<u64, (u64, Hash32)>>,
     pub(crate) published: ArcSwap<Option<Published>>,
-    pub(crate) published_size: watch::Sender<u64>,
+    pub(crate) published_height: watch::Sender<u64>,
     pub(crate) members: ArcSwap<MemberSet>,
     pub(crate) pool: Pool,
     pub(crate) backlog: Backlog,
@@ -206,6 +220,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Makes a checkpoint the newest one for every reader, and wakes those who wait for it.
+    pub(crate) fn publish(&self, published: Published) {
+        let height = published.height;
+        self.published.store(Arc::new(Some(published)));
+        self.published_height.send_replace(height);
+    }
+
     /// Stops the node from deciding and signing, for good; what can be read stays readable.
     pub(crate) fn fail(&self, error: &NodeError) {
         self.failure.lock().get_or_insert_with(|| error.to_string());
@@ -352,10 +373,10 @@ impl NodeHandle {
         self.0.blocks.next_sequence() - 1
     }
 
-    /// Waits until a checkpoint covers more than `size`, or the time is over.
-    pub async fn wait_beyond(&self, size: TreeSize, timeout: Duration) {
-        let mut sizes = self.0.published_size.subscribe();
-        let beyond = sizes.wait_for(|published| *published > size.0);
+    /// Waits until a checkpoint covers a block above `height`, or the time is over.
+    pub async fn wait_beyond(&self, height: u64, timeout: Duration) {
+        let mut heights = self.0.published_height.subscribe();
+        let beyond = heights.wait_for(|published| *published > height);
         let _timed_out_or_closed = tokio::time::timeout(timeout, beyond).await;
     }
 
@@ -377,12 +398,11 @@ impl NodeHandle {
     }
 
     fn block(&self, height: u64) -> Read<BlockAt> {
-        if let Some(recent) = self.0.recent.read().blocks.get(&height) {
+        let recent = self.0.recent.read().blocks.get(&height).cloned();
+        if let Some(recent) = recent {
             return Ok(BlockAt { block: recent.block.clone(), entries: recent.entries.clone() });
         }
-        let bytes = self.0.blocks.read(height)?;
-        let bytes = bytes.ok_or_else(|| NodeError::Damaged(format!("block {height} is missing from the block log")))?;
-        let block = Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {height}: {error}")))?;
+        let block = self.stored_block(height)?;
         let first = self.previous_size(height)?;
         let entries = self.entries(first, block.header.tree_size)?;
         Ok(BlockAt { block, entries })
@@ -392,13 +412,11 @@ impl NodeHandle {
         if height == 1 {
             return Ok(ledger_core::entry::genesis_entries(&self.0.genesis).len() as u64);
         }
-        if let Some(recent) = self.0.recent.read().blocks.get(&(height - 1)) {
+        let recent = self.0.recent.read().blocks.get(&(height - 1)).cloned();
+        if let Some(recent) = recent {
             return Ok(recent.block.header.tree_size);
         }
-        let bytes = self.0.blocks.read(height - 1)?.unwrap_or_default();
-        let block =
-            Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {}: {error}", height - 1)))?;
-        Ok(block.header.tree_size)
+        Ok(self.stored_block(height - 1)?.header.tree_size)
     }
 
     fn entries(&self, first: u64, end: u64) -> Read<Vec<Vec<u8>>> {
@@ -426,21 +444,42 @@ impl NodeHandle {
         if index.0 >= self.published()?.size.0 {
             return Ok(None);
         }
-        let recent = self.0.recent.read();
-        let height = match recent.by_size.range(index.0 + 1..).next() {
-            // The lowest recent block holds the index only if its entries reach down to it.
-            Some((_, height)) if recent.blocks.get(height).is_some_and(|block| block.first_index() <= index.0) => {
-                Some(*height)
-            }
-            _ => self.0.state.store.height_of(index)?,
+        let recent = self.0.recent.read().height_of(index);
+        let height = match recent {
+            Some(height) => Some(height),
+            None => self.0.state.store.height_of(index)?,
         };
-        drop(recent);
         let Some(height) = height.filter(|height| *height > 0) else { return Ok(None) };
-        let header = match self.0.recent.read().blocks.get(&height) {
-            Some(block) => return Ok(Some((height, block.block.header.time, block.hash))),
-            None => self.block(height)?.block.header,
-        };
-        Ok(Some((height, header.time, header.hash())))
+        let (time, hash) = self.header_of(height)?;
+        Ok(Some((height, time, hash)))
+    }
+
+    /// Time and header hash of a decided block.
+    fn header_of(&self, height: u64) -> Read<(u64, Hash32)> {
+        // The lock is let go before anything else is locked or read: a reader that asks for it
+        // twice waits for ever once a writer stands in between.
+        let recent = self.0.recent.read().blocks.get(&height).cloned();
+        if let Some(block) = recent {
+            return Ok((block.block.header.time, block.hash));
+        }
+        let known = self.0.headers.lock().get(&height).copied();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let header = self.stored_block(height)?.header;
+        let read = (header.time, header.hash());
+        let mut headers = self.0.headers.lock();
+        headers.insert(height, read);
+        while headers.len() > HEADERS_MAX {
+            headers.pop_first();
+        }
+        Ok(read)
+    }
+
+    fn stored_block(&self, height: u64) -> Read<Block> {
+        let bytes = self.0.blocks.read(height)?;
+        let bytes = bytes.ok_or_else(|| NodeError::Damaged(format!("block {height} is missing from the block log")))?;
+        Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {height}: {error}")))
     }
 
     /// Exact bytes of an entry below the newest checkpoint, checked against its leaf hash.
@@ -471,14 +510,17 @@ impl NodeHandle {
         let Some(entry) = self.entry(index)? else { return Ok(None) };
         let record = match self.0.state.store.checkpoint_over(index)? {
             Some(record) => record,
-            None => match self.0.recent.read().checkpoints.range(index.0 + 1..).next() {
-                Some((_, record)) => *record,
-                // Settled between the two look-ups.
-                None => match self.0.state.store.checkpoint_over(index)? {
+            None => {
+                let recent = self.0.recent.read().checkpoint_over(index);
+                match recent {
                     Some(record) => record,
-                    None => return Ok(None),
-                },
-            },
+                    // Settled between the two look-ups.
+                    None => match self.0.state.store.checkpoint_over(index)? {
+                        Some(record) => record,
+                        None => return Ok(None),
+                    },
+                }
+            }
         };
         let checkpoint = self.checkpoint_record(record)?;
         let signed = checkpoint.signed()?;
@@ -507,20 +549,21 @@ impl NodeHandle {
             .map_err(|error| NodeError::Damaged(format!("checkpoint record {record}: {error}")))
     }
 
-    /// Where a digest stands, at most `max` positions.
-    pub fn find(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> Read<DigestPositions> {
+    /// Where a digest stands from `from` on, at most `max` positions.
+    pub fn find(&self, algorithm: Algorithm, digest: &Hash32, from: LeafIndex, max: usize) -> Read<DigestPositions> {
         let published = self.published()?;
         // Memory first: what leaves it meanwhile is in the store by then.
         let recent = self.0.recent.read().digests.get(&digest_key(algorithm, digest)).cloned().unwrap_or_default();
-        let stored = self.0.state.store.find(algorithm, digest, max)?;
+        let stored = self.0.state.store.find(algorithm, digest, from, max)?;
         let all: BTreeSet<u64> = recent.into_iter().chain(stored.into_iter().map(|index| index.0)).collect();
-        let indexes = all.range(..published.size.0).take(max).map(|index| LeafIndex(*index)).collect();
+        let indexes =
+            all.range(from.0..published.size.0.max(from.0)).take(max).map(|index| LeafIndex(*index)).collect();
         Ok(DigestPositions { indexes, complete_to: published.size, root: published.root })
     }
 
     /// Signed statement that the index has no entry of a digest; `None` if it has one.
     pub fn not_found(&self, algorithm: Algorithm, digest: &Hash32) -> Read<Option<String>> {
-        let found = self.find(algorithm, digest, 1)?;
+        let found = self.find(algorithm, digest, LeafIndex(0), 1)?;
         if !found.indexes.is_empty() {
             return Ok(None);
         }
@@ -535,15 +578,17 @@ impl NodeHandle {
         statement::not_found(&self.0.domain, &self.0.statement_key, &what).map(Some)
     }
 
-    /// A tile or bundle of the published tree; `None` if it is not part of it. Full ones are
-    /// checked against the level above before they are handed out.
+    /// A tile or bundle of the published tree; `None` if it is not part of it. Whatever comes from
+    /// a file is checked against the level above before it is handed out, as a whole: the first
+    /// items of a tile that is full by now come from its file too.
     pub fn tile(&self, path: TilePath) -> Read<Option<Vec<u8>>> {
         let size = self.published()?.size;
-        let Some(bytes) = self.noting_damage(self.0.tree().serve(path, size))? else { return Ok(None) };
-        if path.width == 256 {
-            self.noting_damage(self.check_full(path, &bytes, size))?;
+        let full = TilePath { width: 256, ..path };
+        if let Some(bytes) = self.noting_damage(self.0.tree().serve(full, size))? {
+            self.noting_damage(self.check_full(full, &bytes, size))?;
+            return Ok(Some(prefix(path.kind, bytes, usize::from(path.width))));
         }
-        Ok(Some(bytes))
+        self.noting_damage(self.0.tree().serve(path, size))
     }
 
     fn check_full(&self, path: TilePath, bytes: &[u8], size: TreeSize) -> Read<()> {

@@ -4,9 +4,11 @@
 //! 1. execute, and execute again: nothing written.
 //! 2. guard remembers the vote: a restart votes in the next round.
 //! 3. block log append and sync, **the commit point**: a restart replays the block.
-//! 4. memory: state, right edge; replies to those who submitted.
-//! 5. guard remembers the checkpoint, then it is signed, stored, published: a restart signs the
-//!    same size and root again, or a larger size.
+//! 4. memory: state, right edge.
+//! 5. guard remembers the block, and the checkpoint where one is due; then that is signed, stored,
+//!    published: a restart signs the same size and root again, or a larger size.
+//! 6. replies to those who submitted. Data that end before a block of which anybody was told are
+//!    refused from step 5 on.
 
 use std::{
     cell::RefCell,
@@ -150,19 +152,27 @@ impl Ledger {
     pub(crate) fn sign_if_due(&mut self) -> Result<(), NodeError> {
         let interval = u64::try_from(CHECKPOINT_INTERVAL.as_millis()).unwrap_or(u64::MAX);
         let rested = self.idle_since.elapsed() >= CHECKPOINT_INTERVAL;
-        if rested || self.parent.time >= self.signed.1 + interval { self.sign_newest() } else { Ok(()) }
+        let covered = self.parent.frontier.size() <= self.signed.0;
+        if covered || rested || self.parent.time >= self.signed.1 + interval { self.sign_newest() } else { Ok(()) }
     }
 
-    /// Signs and publishes the newest block's size, unless that is done.
+    /// Signs and publishes the newest block's size. Where that is signed already, because the block
+    /// only rejects, says that the checkpoint covers this block too.
     pub(crate) fn sign_newest(&mut self) -> Result<(), NodeError> {
         let size = self.parent.frontier.size();
         if size <= self.signed.0 {
+            self.guard.decided(self.parent.height)?;
+            if let Some(published) = self.shared.published.load().as_ref().clone()
+                && published.height < self.parent.height
+            {
+                self.shared.publish(Published { height: self.parent.height, ..published });
+            }
             return Ok(());
         }
         let (origin, root) = (self.shared.genesis.origin.clone(), self.parent.frontier.root());
         // Rounded up: "existed no later than" must not lie before the block.
         let time = (self.shared.clock)().max(self.parent.time).div_ceil(1000);
-        self.guard.checkpoint(size, root, time)?;
+        self.guard.checkpoint(size, root, time, self.parent.height)?;
         // Durable after this line: the promise. Dying now is harmless: the next start may sign
         // the same size and root again, and never another root.
         let text = Checkpoint { origin: origin.clone(), size, root }.text();
@@ -179,9 +189,8 @@ impl Ledger {
         self.signed = (size, self.parent.time);
         self.shared.recent.write().insert_checkpoint(size, number);
         self.shared.backlog.push(Work::Checkpoint { size, record: number })?;
-        let published = Published { height: record.height, size, root, note: record.note, time };
-        self.shared.published.store(Arc::new(Some(published)));
-        self.shared.published_size.send_replace(size.0);
+        let published = Published { height: record.height, size, root, note: record.note };
+        self.shared.publish(published);
         metrics::counter!("chopmark_node_checkpoints_total").increment(1);
         Ok(())
     }
@@ -247,8 +256,9 @@ impl Application for Ledger {
         let outcomes = staged.executed.outcomes.clone();
         self.parent = commit(&self.shared, block, staged.executed, bytes.len())?;
         self.idle_since = Instant::now();
-        reply(&self.shared, staged.waiting, &outcomes)?;
-        self.sign_if_due()
+        self.sign_if_due()?;
+        self.guard.decided(self.parent.height)?;
+        reply(&self.shared, staged.waiting, &outcomes)
     }
 }
 

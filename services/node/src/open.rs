@@ -18,7 +18,7 @@ use ledger_core::{
     state::members,
 };
 use parking_lot::{Mutex, RwLock};
-use segment_log::{Options, SegmentLog};
+use segment_log::{OnTornTail, Options, SegmentLog};
 use tokio::sync::watch;
 
 use crate::{
@@ -81,8 +81,11 @@ impl Layout {
     }
 }
 
+/// Height 1 is the first that is decided.
+pub(crate) const BLOCK_FIRST: u64 = 1;
+
 pub(crate) fn block_log_options() -> Options {
-    Options { first_sequence: 1, ..Options::default() }
+    Options { first_sequence: BLOCK_FIRST, ..Options::default() }
 }
 
 /// What a node needs to run.
@@ -125,6 +128,7 @@ pub fn init(data: &Path, guard: &Path, genesis: &Genesis) -> Result<(), NodeErro
     File::create(&path)
         .and_then(|mut file| file.write_all(&genesis.encode()).and_then(|()| file.sync_all()))
         .map_err(NodeError::io("write genesis", &path))?;
+    File::open(&temporary).and_then(|folder| folder.sync_all()).map_err(NodeError::io("sync folder", &temporary))?;
     Guard::create(guard, genesis.chain_id())?;
     fs::rename(&temporary, data).map_err(NodeError::io("name folder", data))?;
     let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -139,17 +143,10 @@ impl Node {
         let layout = Layout(config.data.clone());
         let genesis = layout.read_genesis()?;
         let chain = genesis.chain_id();
-        let (block_log, blocks_found) = SegmentLog::open(layout.blocks(), block_log_options())?;
-        if let Some(torn) = &blocks_found.torn {
-            tracing::warn!(?torn, "cut an unfinished write off the block log");
-        }
         let guard = Guard::open(&config.guard)?;
         if guard.promise().chain != chain {
             return Err(guard.refuse("belongs to another network"));
         }
-        let tip = block_log.next_sequence() - 1;
-        check_guard_height(&guard, tip)?;
-        let (checkpoint_log, _) = SegmentLog::open(layout.checkpoints(), Options::default())?;
         let born = execute_genesis(&genesis);
         let files = TileFiles::new(layout.log());
         let store = Derived::open(&layout.derived())?;
@@ -157,6 +154,22 @@ impl Node {
             Some(applied) => applied,
             None => apply_genesis(&store, &born)?,
         };
+        // What guard and index know of was acknowledged: a tear there is damage, not an unfinished
+        // write, and is left for whoever can repair it.
+        let known = guard.promise().decided.max(applied.height) + 1;
+        let block_log = open_log(&layout.blocks(), Options { acknowledged_below: known, ..block_log_options() })?;
+        let tip = block_log.next_sequence() - 1;
+        check_guard_height(&guard, tip)?;
+        let known = Options { acknowledged_below: applied.checkpoints, ..Options::default() };
+        let checkpoint_log = open_log(&layout.checkpoints(), known)?;
+        let signed = guard.promise().size.0;
+        if checkpoint_log.next_sequence() == 0 && signed > born.header.tree_size {
+            return Err(NodeError::Damaged(format!(
+                "{} holds no checkpoint, but size {signed} was signed: the checkpoints were lost, and with them the \
+                 receipts' first signatures. Restore that folder",
+                layout.checkpoints().display()
+            )));
+        }
         if applied.height > tip {
             return Err(NodeError::Damaged(format!(
                 "the index knows height {} but the block log in {} ends at {tip}: blocks were lost. \
@@ -195,8 +208,9 @@ impl Node {
             blocks: block_log.reader(),
             checkpoints: checkpoint_log.reader(),
             recent: RwLock::new(Recent::starting_at(applied.height)),
+            headers: Mutex::default(),
             published: ArcSwap::from_pointee(None),
-            published_size: watch::Sender::new(0),
+            published_height: watch::Sender::new(0),
             members: ArcSwap::from_pointee(in_force),
             pool: Pool::new(config.pool_bytes_max),
             backlog: Backlog::default(),
@@ -216,6 +230,7 @@ impl Node {
         // The newest block may have been decided just before a crash: sign it now, so that a
         // node that is open has published everything that it decided.
         ledger.sign_newest()?;
+        ledger.guard.decided(tip)?;
         node.ledger = Some(spawn("ledger", move || {
             // Closes the pool however this thread ends, so that nobody waits for an outcome.
             let _close = ClosePool(Arc::clone(&ledger.shared));
@@ -268,20 +283,43 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(NodeError::io("start thread", name))
 }
 
+/// Opens a log of which nothing is ever deleted.
+fn open_log(path: &Path, options: Options) -> Result<SegmentLog, NodeError> {
+    let first = options.first_sequence;
+    let (log, found) = SegmentLog::open(path, options)?;
+    if let Some(torn) = &found.torn {
+        tracing::warn!(?torn, "cut an unfinished write off a log");
+    }
+    check_beginning(path, first, log.first_sequence())?;
+    Ok(log)
+}
+
+/// Leading segments that are lost look like deleted ones.
+pub(crate) fn check_beginning(path: &Path, first: u64, found: u64) -> Result<(), NodeError> {
+    if found == first {
+        return Ok(());
+    }
+    Err(NodeError::Damaged(format!(
+        "{} begins with record {found} instead of {first}: leading segments were lost. Restore them",
+        path.display()
+    )))
+}
+
 /// What a guard would have to promise for the data as it is: for `chopmark admin guard adopt`.
 /// The node must not be running.
 pub fn promise_of_data(data: &Path) -> Result<Promise, NodeError> {
     let layout = Layout(data.to_owned());
     let mut promise = Promise::none(layout.read_genesis()?.chain_id());
-    // Opened for writing, so that no node can run meanwhile.
-    let (blocks, _) = SegmentLog::open(layout.blocks(), block_log_options())?;
-    let (checkpoints, _) = SegmentLog::open(layout.checkpoints(), Options::default())?;
+    // Refused while a node writes; changes nothing, whatever the end of a log looks like.
+    let read_only = |options| Options { torn_tail: OnTornTail::Refuse, ..options };
+    let (blocks, _) = SegmentLog::open(layout.blocks(), read_only(block_log_options()))?;
+    let (checkpoints, _) = SegmentLog::open(layout.checkpoints(), read_only(Options::default()))?;
     let tip = blocks.next_sequence() - 1;
     if tip > 0
         && let Some(bytes) = blocks.read(tip)?
     {
         let block = Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {tip}: {error}")))?;
-        promise.height = tip;
+        (promise.height, promise.decided) = (tip, tip);
         promise.round = block.certificate.round;
         promise.value = block.certificate.value;
     }
@@ -297,11 +335,13 @@ pub fn promise_of_data(data: &Path) -> Result<Promise, NodeError> {
 }
 
 fn check_guard_height(guard: &Guard, tip: u64) -> Result<(), NodeError> {
-    let promised = guard.promise().height;
-    // One ahead is the trace of a crash between vote and commit point.
-    if promised > tip + 1 {
+    let Promise { height: promised, decided, .. } = *guard.promise();
+    // A vote for the next height is the trace of a crash between vote and commit point. A block of
+    // which anybody was told is not.
+    if decided > tip || promised > tip + 1 {
+        let height = decided.max(promised);
         return Err(guard.refuse(&format!(
-            "remembers a vote at height {promised}, but the data ends at height {tip}: the data directory is an older \
+            "remembers height {height}, but the data ends at height {tip}: the data directory is an older \
              copy. Restore the newest copy. Only if it is lost for good, and accepting that this member then has \
              signed a history that it no longer holds, run `chopmark admin guard adopt`"
         )));
@@ -446,9 +486,8 @@ fn restore_checkpoints(
     }
     let Some((record, checkpoint)) = last else { return Ok((TreeSize(0), 0)) };
     let published =
-        Published { height: record.height, size: checkpoint.size, root: checkpoint.root, note: record.note, time: 0 };
-    shared.published_size.send_replace(published.size.0);
+        Published { height: record.height, size: checkpoint.size, root: checkpoint.root, note: record.note };
     let signed = (published.size, 0);
-    shared.published.store(Arc::new(Some(published)));
+    shared.publish(published);
     Ok(signed)
 }

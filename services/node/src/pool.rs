@@ -82,7 +82,6 @@ impl Pool {
             }
         }
         if inner.closed {
-            inner.queue.clear();
             return None;
         }
         let (mut taken, mut total) = (Vec::new(), 0);
@@ -99,8 +98,13 @@ impl Pool {
 
     /// Refuses everything from now on; those who wait are told by their dropped reply.
     pub(crate) fn close(&self) {
-        self.inner.lock().closed = true;
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        inner.bytes = 0;
+        let waiting = std::mem::take(&mut inner.queue);
+        drop(inner);
         self.arrived.notify_all();
+        drop(waiting);
     }
 
     pub(crate) fn bytes(&self) -> usize {

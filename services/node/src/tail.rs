@@ -93,11 +93,18 @@ impl Tail {
         }
     }
 
-    /// Entries of the incomplete bundle of the tree of `size`, which may be behind this one.
-    pub(crate) fn incomplete_bundle(&self, size: TreeSize) -> Vec<Vec<u8>> {
-        let width = usize::try_from(size.0 % TILE_WIDTH).unwrap_or_default();
-        let bundle = self.bundles.get(&(size.0 / TILE_WIDTH));
-        bundle.and_then(|entries| entries.get(..width)).map(<[_]>::to_vec).unwrap_or_default()
+    /// Entries of the incomplete bundle of the tree of `size`, which may be behind this one; where
+    /// the bundle is full by now and was forgotten, they are those of its file.
+    pub(crate) fn incomplete_bundle(&self, size: TreeSize, files: &TileFiles) -> Result<Vec<Vec<u8>>, NodeError> {
+        let (bundle, width) = (size.0 / TILE_WIDTH, size.0 % TILE_WIDTH);
+        let in_memory = self.bundles.get(&bundle).map(Vec::as_slice);
+        (0..width)
+            .zip(usize::MIN..)
+            .map(|(at, offset)| match in_memory.and_then(|entries| entries.get(offset)) {
+                Some(entry) => Ok(entry.clone()),
+                None => files.entry(bundle * TILE_WIDTH + at),
+            })
+            .collect()
     }
 
     /// Bytes of a tile's or bundle's first `width` items, if they are in memory.
@@ -152,10 +159,9 @@ impl Tree<'_> {
     }
 
     pub(crate) fn entry(&self, index: LeafIndex) -> Result<Vec<u8>, NodeError> {
-        match self.tail.read().entry(index) {
-            Some(entry) => Ok(entry),
-            None => self.files.entry(index.0),
-        }
+        // The lock is not held while the disk is read.
+        let in_memory = self.tail.read().entry(index);
+        in_memory.map_or_else(|| self.files.entry(index.0), Ok)
     }
 
     /// A tile or bundle of the published tree of `size`, as served.
@@ -171,8 +177,9 @@ impl Tree<'_> {
             return Ok(None);
         }
         let width = usize::from(path.width);
-        if let Some(bytes) = self.tail.read().encode(path.kind, path.index, width) {
-            return Ok(Some(bytes));
+        let in_memory = self.tail.read().encode(path.kind, path.index, width);
+        if in_memory.is_some() {
+            return Ok(in_memory);
         }
         let Some(bytes) = self.files.read(path.kind, path.index)? else {
             return Err(NodeError::Damaged(format!("{} is missing", self.files.path(path.kind, path.index).display())));
@@ -182,7 +189,7 @@ impl Tree<'_> {
 }
 
 /// The first `width` items of a full tile or bundle.
-fn prefix(kind: TileKind, mut bytes: Vec<u8>, width: usize) -> Vec<u8> {
+pub(crate) fn prefix(kind: TileKind, mut bytes: Vec<u8>, width: usize) -> Vec<u8> {
     let len = match kind {
         TileKind::Hashes(_) => width * 32,
         TileKind::Entries => (0..width).fold(0, |at, _| {

@@ -55,6 +55,8 @@ impl TileFiles {
                 for ancestor in folder.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(&self.root)) {
                     folders.insert(ancestor.to_owned());
                 }
+                // The root itself may have been made just now: it was moved away to be derived anew.
+                folders.extend(self.root.parent().map(Path::to_owned));
             }
             let temporary = path.with_extension("tmp");
             File::create(&temporary)

@@ -1,8 +1,18 @@
 //! A node of one member: what it commits, proves, survives and refuses.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use chopmark_node::{NodeError, NodeHandle, fsck::fsck};
 use ledger_core::{
@@ -13,7 +23,7 @@ use ledger_core::{
     tile::{TileKind, TilePath, decode_bundle, decode_hashes},
     verify::{FileFacts, Verdict, verify},
 };
-use support::{Place, content, evidence};
+use support::{Place, case_append, content, evidence};
 
 fn verdict(node: &NodeHandle, index: u64, number: u64) -> Verdict {
     let receipt = node.receipt(LeafIndex(index)).unwrap().unwrap();
@@ -96,6 +106,24 @@ async fn an_operation_id_has_one_outcome_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_block_of_rejections_alone_is_covered_by_the_checkpoint_before_it() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    let handle = node.handle();
+    place.tenant(&handle).await;
+    let before = handle.published().unwrap();
+    let append = case_append(&handle, 9);
+    assert_eq!(place.submit(&handle, vec![append]).await[0].result, Err(RejectionCode::CaseUnknown));
+    handle.wait_beyond(before.height, Duration::from_secs(10)).await;
+    let after = handle.published().unwrap();
+    assert_eq!((after.height, &after.note), (before.height + 1, &before.note));
+    assert_eq!(handle.blocks(after.height, 9).unwrap().len(), 1);
+    drop(handle);
+    node.close();
+    assert_eq!(place.open().unwrap().handle().published().unwrap(), after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_digest_is_found_at_every_position() {
     let place = Place::new();
     let node = place.open().unwrap();
@@ -104,18 +132,19 @@ async fn a_digest_is_found_at_every_position() {
     for op in 10..13 {
         place.submit(&handle, vec![evidence(&handle, op, 7)]).await;
     }
-    handle.wait_beyond(TreeSize(5), Duration::from_secs(10)).await;
+    support::covered(&handle, 6).await;
     let digest = Algorithm::Sha256.digest(&content(7));
     let expected: Vec<LeafIndex> = (3..6).map(LeafIndex).collect();
-    assert_eq!(handle.find(Algorithm::Sha256, &digest, 10).unwrap().indexes, expected);
+    assert_eq!(handle.find(Algorithm::Sha256, &digest, LeafIndex(0), 10).unwrap().indexes, expected);
     drop(handle);
     node.close();
     let node = place.open().unwrap();
     let handle = node.handle();
-    assert_eq!(handle.find(Algorithm::Sha256, &digest, 10).unwrap().indexes, expected);
-    assert_eq!(handle.find(Algorithm::Sha256, &digest, 2).unwrap().indexes, expected[..2]);
+    assert_eq!(handle.find(Algorithm::Sha256, &digest, LeafIndex(0), 10).unwrap().indexes, expected);
+    assert_eq!(handle.find(Algorithm::Sha256, &digest, LeafIndex(0), 2).unwrap().indexes, expected[..2]);
+    assert_eq!(handle.find(Algorithm::Sha256, &digest, LeafIndex(4), 10).unwrap().indexes, expected[1..]);
     assert_eq!(handle.not_found(Algorithm::Sha256, &digest).unwrap(), None);
-    assert!(handle.find(Algorithm::Sm3, &digest, 10).unwrap().indexes.is_empty());
+    assert!(handle.find(Algorithm::Sm3, &digest, LeafIndex(0), 10).unwrap().indexes.is_empty());
     let statement = handle.not_found(Algorithm::Sm3, &digest).unwrap().unwrap();
     assert!(statement.contains(&format!("digest sm3 {digest}\nsize 6\n")), "{statement}");
     let key = ledger_core::note::VerifierKey::parse(&handle.statement_key().unwrap()).unwrap();
@@ -195,7 +224,7 @@ async fn two_nodes_cannot_share_a_directory() {
     let place = Place::new();
     let node = place.open().unwrap();
     let refused = place.open().err().unwrap();
-    assert!(matches!(refused, NodeError::Log(segment_log::Error::Locked { .. })), "{refused}");
+    assert!(matches!(refused, NodeError::Guard { .. }) && refused.to_string().contains("in use"), "{refused}");
     assert!(fsck(&place.data(), None).is_err());
     node.close();
     place.open().unwrap();
@@ -231,6 +260,10 @@ async fn damage_to_tiles_is_detected_named_and_never_served() {
                 let handle = node.handle();
                 let kind = if file.contains("entries") { TileKind::Entries } else { TileKind::Hashes(0) };
                 let path = TilePath { kind, index: tile, width: 256 };
+                // Its first items come from the same file.
+                for width in [1, 255] {
+                    assert!(handle.tile(TilePath { width, ..path }).is_err());
+                }
                 let entry = handle.entry(LeafIndex(index)).and_then(|_| handle.receipt(LeafIndex(index)).map(|_| ()));
                 assert!(handle.tile(path).is_err() || entry.is_err());
                 assert!(handle.failure().is_some_and(|failure| failure.contains("tile")), "{:?}", handle.failure());
@@ -283,10 +316,102 @@ async fn a_torn_block_log_is_cut_and_a_lost_block_is_noticed() {
     assert_eq!(node.handle().published().unwrap().size, TreeSize(30));
     place.fill(&node.handle(), 31).await;
     node.close();
+    // The last block was acknowledged: neither its loss nor one flipped bit in it is a torn write,
+    // and what is left of it stays for whoever can repair it.
     let sound = fs::read(&segment).unwrap();
-    fs::write(&segment, &sound[..sound.len() - 10]).unwrap();
+    let mut flipped = sound.clone();
+    flipped[sound.len() - 200] ^= 1;
+    for damaged in [&sound[..sound.len() - 10], &flipped] {
+        fs::write(&segment, damaged).unwrap();
+        let refused = place.open().err().unwrap();
+        assert!(matches!(refused, NodeError::Log(segment_log::Error::Corrupt { .. })), "{refused}");
+        assert_eq!(fs::read(&segment).unwrap(), damaged);
+    }
+    fs::write(&segment, &sound).unwrap();
+    place.open().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_that_lacks_one_rejection_is_refused() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    place.tenant(&node.handle()).await;
+    node.close();
+    let copy = place.folder.path().join("copy");
+    copy_folder(&place.data(), &copy);
+    let node = place.open().unwrap();
+    let append = case_append(&node.handle(), 9);
+    assert!(place.submit(&node.handle(), vec![append]).await[0].result.is_err());
+    node.close();
+    fs::remove_dir_all(place.data()).unwrap();
+    copy_folder(&copy, &place.data());
+    // The tree is the same in both, and the vote is one that a crash could have left.
     let refused = place.open().err().unwrap().to_string();
-    assert!(refused.contains("blocks were lost") || refused.contains("older copy"), "{refused}");
+    assert!(refused.contains("older copy"), "{refused}");
+    assert!(!fsck(&place.data(), Some(&place.guard())).unwrap().findings.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_checkpoints_are_noticed_and_never_signed_anew() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    place.tenant(&node.handle()).await;
+    place.fill(&node.handle(), 10).await;
+    node.close();
+    let segment = segment_in(&place.data().join("checkpoints"));
+    let sound = fs::read(&segment).unwrap();
+    fs::remove_file(&segment).unwrap();
+    for derived in ["there", "moved away"] {
+        if derived == "moved away" {
+            fs::remove_dir_all(place.data().join("derived")).unwrap();
+        }
+        let report = fsck(&place.data(), Some(&place.guard())).unwrap();
+        assert!(!report.findings.is_empty(), "derived {derived}");
+        let refused = place.open().err().unwrap().to_string();
+        assert!(refused.contains("checkpoint"), "{refused}");
+        // What the refused start made in its place.
+        for item in fs::read_dir(place.data().join("checkpoints")).unwrap() {
+            fs::remove_file(item.unwrap().path()).unwrap();
+        }
+    }
+    fs::write(&segment, &sound).unwrap();
+    place.open().unwrap();
+}
+
+/// Readers that look up old blocks, while new ones are decided: they share locks with the writers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_of_old_blocks_and_writers_do_not_wait_for_each_other() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    place.tenant(&node.handle()).await;
+    place.fill(&node.handle(), 300).await;
+    node.close();
+    let node = place.open().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..6)
+        .map(|reader| {
+            let (handle, stop) = (node.handle(), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let mut reads = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    let index = LeafIndex((reads * 7 + reader) % 300);
+                    handle.block_of(index).unwrap();
+                    handle.blocks(1 + reads % 2, 2).unwrap();
+                    handle.receipt(index).unwrap();
+                    reads += 1;
+                }
+                reads
+            })
+        })
+        .collect();
+    let handle = node.handle();
+    for op in 1000..1200 {
+        let one = place.submit(&handle, vec![evidence(&handle, op, op)]);
+        let ended = tokio::time::timeout(Duration::from_secs(60), one).await.expect("the node still decides");
+        assert!(ended[0].result.is_ok());
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 0));
 }
 
 fn segment_in(folder: &Path) -> std::path::PathBuf {
@@ -299,6 +424,10 @@ fn copy_folder(from: &Path, to: &Path) {
     for item in fs::read_dir(from).unwrap() {
         let path = item.unwrap().path();
         let target = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy_folder(&path, &target) } else { drop(fs::copy(&path, target).unwrap()) }
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs::copy(&path, target).unwrap();
+        }
     }
 }

@@ -138,7 +138,8 @@ fn settle(directory: &Path, mut segments: VecDeque<Segment>, options: &Options) 
 
     let mut torn = None;
     if let Some(flaw) = end.flaw {
-        if scan::acknowledged(&mut source, tail.seed, &end).map_err(unreadable)? {
+        let known = end.sequence < options.acknowledged_below;
+        if known || scan::acknowledged(&mut source, tail.seed, &end).map_err(unreadable)? {
             return Err(corrupt(directory, tail.first, end.offset, end.sequence, flaw));
         }
         let bytes = tail.bytes - end.offset;

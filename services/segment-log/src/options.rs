@@ -24,6 +24,10 @@ pub struct Options {
     pub first_sequence: u64,
     /// What to do about a torn tail. Default [`OnTornTail::Truncate`].
     pub torn_tail: OnTornTail,
+    /// Records below this number are known to have been acknowledged, by something that the owner
+    /// remembers elsewhere: a tear among them is damage ([`Error::Corrupt`]) and is left as it is.
+    /// Default 0: nothing is known.
+    pub acknowledged_below: u64,
 }
 
 impl Default for Options {
@@ -33,6 +37,7 @@ impl Default for Options {
             record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
             first_sequence: 0,
             torn_tail: OnTornTail::Truncate,
+            acknowledged_below: 0,
         }
     }
 }

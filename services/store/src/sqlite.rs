@@ -60,8 +60,15 @@ impl SqliteStore {
 
 #[async_trait]
 impl OperationStore for SqliteStore {
-    async fn insert_accepted(&self, rows: Vec<AcceptedOperation>) -> PortResult<()> {
-        self.writer.run(move |connection| accept::insert(connection, &rows)).await
+    /// Many rows take several transactions. Dying between two of them is harmless: the caller has
+    /// no answer yet and inserts all of them again.
+    async fn insert_accepted(&self, mut rows: Vec<AcceptedOperation>) -> PortResult<()> {
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows.len().min(accept::TRANSACTION_ROWS_MAX));
+            self.writer.run(move |connection| accept::insert(connection, &rows)).await?;
+            rows = rest;
+        }
+        Ok(())
     }
 
     async fn find(&self, network: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {

@@ -171,9 +171,16 @@ impl LedgerReader for MemoryLedger {
         Ok(Some(LedgerReceipt { receipt, size: TreeSize(size), root, cosigners: (1, 1), time }))
     }
 
-    async fn find_digest(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> PortResult<DigestHits> {
+    async fn find_digest(
+        &self,
+        algorithm: Algorithm,
+        digest: &Hash32,
+        from: LeafIndex,
+        max: usize,
+    ) -> PortResult<DigestHits> {
         self.check()?;
         let mut indexes = self.hits(algorithm, digest);
+        indexes.retain(|index| *index >= from);
         indexes.truncate(max);
         Ok(DigestHits { indexes, complete_to: TreeSize(self.size()) })
     }
@@ -225,7 +232,7 @@ impl LedgerReader for MemoryLedger {
         Ok(vec![VerifierKey::new(&name, KeyType::Ed25519, self.statement.verifying_key()).unwrap().vkey()])
     }
 
-    async fn wait_beyond(&self, _: TreeSize, _: Duration) -> PortResult<()> {
+    async fn wait_beyond(&self, _: u64, _: Duration) -> PortResult<()> {
         unimplemented!("the gateway follows no blocks")
     }
 }

@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, and figures that a reader wants")]
 
-mod bench_tmp;
 mod bad_input;
 mod cases;
 mod client;

@@ -20,10 +20,9 @@ use ledger_core::{
     genesis::{Genesis, Network},
     hash::sha3_256,
     member::MemberSet,
-    merkle::TreeSize,
     operation::{
-        Evidence, Operation, OperationSignature, OperationType, SignedOperation, TenantSet, TenantStatus, V1,
-        approval_message,
+        CaseAppend, Evidence, Operation, OperationSignature, OperationType, SignedOperation, TenantSet, TenantStatus,
+        V1, approval_message,
     },
     policy::Policy,
 };
@@ -107,7 +106,7 @@ impl Place {
         };
         let submission = Submission::sign(&node.chain(), &self.key("submitter"), vec![signed]);
         assert_eq!(node.submit(submission).await.unwrap()[0].result, Ok(2));
-        node.wait_beyond(TreeSize(2), Duration::from_secs(10)).await;
+        covered(node, 3).await;
     }
 
     /// Commits evidence until the log has `size` entries.
@@ -121,7 +120,18 @@ impl Place {
             }
             at = until;
         }
-        node.wait_beyond(TreeSize(size - 1), Duration::from_secs(10)).await;
+        covered(node, size).await;
+    }
+}
+
+/// Waits until a checkpoint covers `size` entries.
+pub(crate) async fn covered(node: &NodeHandle, size: u64) {
+    loop {
+        let published = node.published().unwrap();
+        if published.size.0 >= size {
+            return;
+        }
+        node.wait_beyond(published.height, Duration::from_secs(10)).await;
     }
 }
 
@@ -132,6 +142,21 @@ pub(crate) fn ledger_core_sign(key: &SigningKey, message: &[u8]) -> [u8; 64] {
 
 pub(crate) fn content(number: u64) -> Vec<u8> {
     format!("file {number}").into_bytes()
+}
+
+/// Appends evidence to a case; neither exists.
+pub(crate) fn case_append(node: &NodeHandle, op: u64) -> Vec<u8> {
+    Operation::CaseAppend(Box::new(CaseAppend {
+        case: sha3_256(b"no case"),
+        chain: node.chain(),
+        evidence: sha3_256(b"no evidence"),
+        op: sha3_256(&op.to_be_bytes()),
+        request: sha3_256(b"request"),
+        tenant: TENANT.to_owned(),
+        kind: OperationType::CaseAppend,
+        v: V1,
+    }))
+    .encode()
 }
 
 /// Evidence of file `number` under operation id `op`.

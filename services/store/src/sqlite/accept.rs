@@ -15,21 +15,17 @@ use crate::{
     schema::operations,
 };
 
-/// Rows per transaction: a projection waits for at most one of them.
-const TRANSACTION_ROWS_MAX: usize = 10_000;
+/// Rows per transaction: more cost hardly less each, and a projection waits for them.
+pub(super) const TRANSACTION_ROWS_MAX: usize = 10_000;
 
-/// Inserts `rows` in transactions of at most [`TRANSACTION_ROWS_MAX`]. Dying between two of them is
-/// harmless: the caller has no answer yet and inserts all of them again.
+/// Inserts `rows` in one transaction.
 pub(super) fn insert(connection: &mut SqliteConnection, rows: &[AcceptedOperation]) -> Result<(), Failure> {
     for row in rows {
         if row.private.is_some() && row.key != ResourceKey::of(&row.op, 0) {
             return Err(Failure::Invariant(format!("private part of {} under the key of another row", row.op)));
         }
     }
-    for rows in rows.chunks(TRANSACTION_ROWS_MAX) {
-        write(connection, |connection| insert_all(connection, rows))?;
-    }
-    Ok(())
+    write(connection, |connection| insert_all(connection, rows))
 }
 
 /// Callers hold the write lock.

@@ -18,13 +18,7 @@ use chopmark_domain::{
     },
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
 };
-use ledger_core::{
-    digests::Algorithm,
-    hash::Hash32,
-    merkle::{LeafIndex, TreeSize},
-    operation::SignedOperation,
-    tile::TilePath,
-};
+use ledger_core::{digests::Algorithm, hash::Hash32, merkle::LeafIndex, operation::SignedOperation, tile::TilePath};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,8 +178,8 @@ impl<P: LedgerReader> LedgerReader for Faulty<Arc<P>> {
         self.fault.around(self.port.tile(path)).await
     }
 
-    async fn wait_beyond(&self, size: TreeSize, timeout: Duration) -> PortResult<()> {
-        self.fault.around(self.port.wait_beyond(size, timeout)).await
+    async fn wait_beyond(&self, height: u64, timeout: Duration) -> PortResult<()> {
+        self.fault.around(self.port.wait_beyond(height, timeout)).await
     }
 
     fn origin(&self) -> String {
@@ -212,8 +206,14 @@ impl<P: LedgerReader> LedgerReader for Faulty<Arc<P>> {
         self.port.receipt(index).await
     }
 
-    async fn find_digest(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> PortResult<DigestHits> {
-        self.port.find_digest(algorithm, digest, max).await
+    async fn find_digest(
+        &self,
+        algorithm: Algorithm,
+        digest: &Hash32,
+        from: LeafIndex,
+        max: usize,
+    ) -> PortResult<DigestHits> {
+        self.port.find_digest(algorithm, digest, from, max).await
     }
 
     async fn not_found_statement(&self, algorithm: Algorithm, digest: &Hash32) -> PortResult<String> {

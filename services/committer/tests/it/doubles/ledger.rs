@@ -106,7 +106,7 @@ pub(crate) struct Ledger {
     pub(crate) genesis: Genesis,
     chain: Hash32,
     inner: Mutex<Inner>,
-    size: watch::Sender<u64>,
+    height: watch::Sender<u64>,
 }
 
 struct Inner {
@@ -144,7 +144,7 @@ impl Ledger {
             slow: BTreeMap::new(),
             submissions: Vec::new(),
         };
-        let ledger = Self { chain: genesis.chain_id(), genesis, inner: Mutex::new(inner), size: watch::channel(2).0 };
+        let ledger = Self { chain: genesis.chain_id(), genesis, inner: Mutex::new(inner), height: watch::channel(0).0 };
         ledger.decide(vec![ledger.register(TENANT)]);
         ledger
     }
@@ -230,7 +230,7 @@ impl Ledger {
         apply_changes(&mut inner.state, executed.changes);
         inner.leaves.extend(executed.leaves);
         inner.blocks.push(LedgerBlock { block, entries: executed.entries });
-        self.size.send_replace(inner.leaves.len() as u64);
+        self.height.send_replace(inner.blocks.len() as u64);
     }
 
     /// The members in force at `height`.
@@ -419,9 +419,9 @@ impl LedgerReader for Ledger {
         Ok(self.read_tile(path))
     }
 
-    async fn wait_beyond(&self, size: TreeSize, timeout: Duration) -> PortResult<()> {
-        let mut sizes = self.size.subscribe();
-        let _ = tokio::time::timeout(timeout, sizes.wait_for(|now| *now > size.0)).await;
+    async fn wait_beyond(&self, height: u64, timeout: Duration) -> PortResult<()> {
+        let mut heights = self.height.subscribe();
+        let _ = tokio::time::timeout(timeout, heights.wait_for(|now| *now > height)).await;
         Ok(())
     }
 
@@ -449,7 +449,7 @@ impl LedgerReader for Ledger {
         absent()
     }
 
-    async fn find_digest(&self, _: Algorithm, _: &Hash32, _: usize) -> PortResult<DigestHits> {
+    async fn find_digest(&self, _: Algorithm, _: &Hash32, _: LeafIndex, _: usize) -> PortResult<DigestHits> {
         absent()
     }
 

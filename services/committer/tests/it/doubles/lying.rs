@@ -6,12 +6,7 @@ use async_trait::async_trait;
 use chopmark_domain::ports::{
     BlockRef, DigestHits, LedgerBlock, LedgerReader, LedgerReceipt, LedgerStatus, PortResult,
 };
-use ledger_core::{
-    digests::Algorithm,
-    hash::Hash32,
-    merkle::{LeafIndex, TreeSize},
-    tile::TilePath,
-};
+use ledger_core::{digests::Algorithm, hash::Hash32, merkle::LeafIndex, tile::TilePath};
 
 use super::Ledger;
 
@@ -87,8 +82,8 @@ impl LedgerReader for Lying {
         Ok(tile.1)
     }
 
-    async fn wait_beyond(&self, size: TreeSize, timeout: Duration) -> PortResult<()> {
-        self.ledger.wait_beyond(size, timeout).await
+    async fn wait_beyond(&self, height: u64, timeout: Duration) -> PortResult<()> {
+        self.ledger.wait_beyond(height, timeout).await
     }
 
     fn origin(&self) -> String {
@@ -115,8 +110,14 @@ impl LedgerReader for Lying {
         self.ledger.receipt(index).await
     }
 
-    async fn find_digest(&self, algorithm: Algorithm, digest: &Hash32, max: usize) -> PortResult<DigestHits> {
-        self.ledger.find_digest(algorithm, digest, max).await
+    async fn find_digest(
+        &self,
+        algorithm: Algorithm,
+        digest: &Hash32,
+        from: LeafIndex,
+        max: usize,
+    ) -> PortResult<DigestHits> {
+        self.ledger.find_digest(algorithm, digest, from, max).await
     }
 
     async fn not_found_statement(&self, algorithm: Algorithm, digest: &Hash32) -> PortResult<String> {
