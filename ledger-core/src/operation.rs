@@ -345,6 +345,16 @@ pub enum OperationError {
     Field(&'static str),
 }
 
+/// The type where `"type":…,"v":1}` ends the bytes.
+fn type_at_end(bytes: &[u8]) -> Option<TypeOnly> {
+    const LONGEST: usize = 48;
+    let end = &bytes[bytes.len().saturating_sub(LONGEST)..];
+    let at = end.windows(8).rposition(|window| window == b",\"type\":")?;
+    let mut object = vec![b'{'];
+    object.extend_from_slice(&end[at + 1..]);
+    serde_json::from_slice(&object).ok()
+}
+
 #[derive(Deserialize)]
 struct TypeOnly {
     #[serde(rename = "type")]
@@ -357,7 +367,12 @@ impl Operation {
         if bytes.len() > OPERATION_BYTES_MAX {
             return Err(OperationError::TooLarge);
         }
-        let TypeOnly { kind } = serde_json::from_slice(bytes).map_err(JsonError::from)?;
+        // Keys are sorted, so canonical bytes end in type and version: there the type is read
+        // without reading the rest twice. Bytes that end otherwise are refused below with a reason.
+        let TypeOnly { kind } = match type_at_end(bytes) {
+            Some(found) => found,
+            None => serde_json::from_slice(bytes).map_err(JsonError::from)?,
+        };
         let operation = Self::parse_as(kind, bytes)?;
         if operation.common().kind != kind {
             return Err(OperationError::Field("type"));

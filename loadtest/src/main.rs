@@ -79,9 +79,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     };
     let size_before = target.size().await?;
     let (usage_before, counters_before) = (Usage::of(target.pid)?, target.counters().await?);
-    let pushed = push::push(&target, &plan).await?;
+    let (mut pushed, unverified) = push::push(&target, &plan).await?;
     let size_at_end = target.size().await?;
     let (backlog, size_after) = target.drained(size_before + pushed.accepted).await?;
+    unverified.finish(&mut pushed).await?;
     let usage = Usage::of(target.pid)?.since(&usage_before);
     let counters = target.counters().await?.since(&counters_before);
     let echo = echo::measure(&plan).await?;

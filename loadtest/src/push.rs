@@ -16,6 +16,7 @@ use ledger_core::{
     verify::{FileFacts, Verdict, verify},
 };
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::target::{Target, client};
 
@@ -74,11 +75,12 @@ impl Schedule {
     }
 }
 
-pub(crate) async fn push(target: &Target, plan: &Plan) -> anyhow::Result<Pushed> {
+/// Pushes to the end of the plan. What came of it is complete once the samples are finished.
+pub(crate) async fn push(target: &Target, plan: &Plan) -> anyhow::Result<(Pushed, Unverified)> {
     let run: u64 = rand::random();
     let schedule = Schedule::new(plan);
     let started = Instant::now();
-    let mut workers = tokio::task::JoinSet::new();
+    let mut workers = JoinSet::new();
     for _ in 0..plan.connections {
         let worker = Worker { target: target.clone(), http: client()?, plan: plan.clone(), run };
         let schedule = Arc::clone(&schedule);
@@ -92,18 +94,43 @@ pub(crate) async fn push(target: &Target, plan: &Plan) -> anyhow::Result<Pushed>
         accept: histogram()?,
         commit: histogram()?,
     };
+    let mut open = Vec::new();
     while let Some(one) = workers.join_next().await {
-        let one = one??;
+        let (one, samples) = one??;
         total.accepted += one.accepted;
         total.refused += one.refused;
         total.verified += one.verified;
         total.accept.add(&one.accept)?;
         total.commit.add(&one.commit)?;
+        open.push(samples);
     }
     total.elapsed = started.elapsed();
-    Ok(total)
+    Ok((total, Unverified(open)))
 }
 
+/// Samples that were still under way when the push ended.
+pub(crate) struct Unverified(Vec<Samples>);
+
+impl Unverified {
+    /// Waits for them.
+    pub(crate) async fn finish(self, pushed: &mut Pushed) -> anyhow::Result<()> {
+        for mut samples in self.0 {
+            while let Some(verified) = samples.join_next().await {
+                pushed.note(verified??);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pushed {
+    fn note(&mut self, micros: u64) {
+        self.commit.saturating_record(micros);
+        self.verified += 1;
+    }
+}
+
+#[derive(Clone)]
 struct Worker {
     target: Target,
     http: reqwest::Client,
@@ -111,8 +138,15 @@ struct Worker {
     run: u64,
 }
 
+/// Samples under way: verified while the push goes on, and never in its way.
+type Samples = JoinSet<anyhow::Result<u64>>;
+
+/// Samples that a connection has under way; more are passed over.
+const SAMPLES_MAX: usize = 16;
+
 impl Worker {
-    async fn work(&self, schedule: &Schedule) -> anyhow::Result<Pushed> {
+    async fn work(&self, schedule: &Schedule) -> anyhow::Result<(Pushed, Samples)> {
+        let mut samples = Samples::new();
         let mut done = Pushed {
             elapsed: Duration::ZERO,
             accepted: 0,
@@ -128,10 +162,14 @@ impl Worker {
             match answer {
                 Some(ids) => {
                     done.accepted += ids.len() as u64;
-                    if let Some((id, content)) = ids.into_iter().next_back().filter(|_| sampled) {
-                        self.verify(&id, &content).await?;
-                        done.commit.saturating_record(micros(due));
-                        done.verified += 1;
+                    if let Some((id, content)) = ids.into_iter().next_back().filter(|_| sampled)
+                        && samples.len() < SAMPLES_MAX
+                    {
+                        let worker = self.clone();
+                        samples.spawn(async move { worker.verify(&id, &content).await.map(|()| micros(due)) });
+                    }
+                    while let Some(verified) = samples.try_join_next() {
+                        done.note(verified??);
                     }
                 }
                 None => {
@@ -140,7 +178,7 @@ impl Worker {
                 }
             }
         }
-        Ok(done)
+        Ok((done, samples))
     }
 
     /// Pushes one request: ids and contents of what was accepted; `None` if the server said

@@ -94,8 +94,8 @@ async fn three_verifiers_accept_receipts_at_growing_sizes() {
     // At sizes 2 and 3 the log has no evidence yet: no file to judge, but an inclusion.
     let policy = fs::read(&dev.policy).unwrap();
     for (index, size) in [(0, 2), (1, 2), (2, 3)] {
-        let (_, entry) = dev.public(&format!("/v1/entries/{index}/entry")).await.unwrap();
-        let (_, receipt) = dev.public(&format!("/v1/entries/{index}/receipt")).await.unwrap();
+        let entry = signed(&dev, &format!("/v1/entries/{index}/entry")).await;
+        let receipt = signed(&dev, &format!("/v1/entries/{index}/receipt")).await;
         let verdict = ledger_core::verify::verify(None, &entry, &receipt, &policy).to_string();
         assert!(verdict.starts_with(&format!("VALID index={index} size={size} ")), "{verdict}");
     }
@@ -122,6 +122,19 @@ async fn three_verifiers_accept_receipts_at_growing_sizes() {
     dev.stop().unwrap();
     let (code, text) = fsck(&folder.path().join("data")).unwrap();
     assert_eq!(code, 0, "{text}");
+}
+
+/// What is served as soon as a checkpoint covers it.
+async fn signed(dev: &Dev, path: &str) -> Vec<u8> {
+    for _ in 0..500 {
+        let (status, bytes) = dev.public(path).await.unwrap();
+        if status == 200 {
+            return bytes;
+        }
+        assert_eq!(status, 404, "{}", String::from_utf8_lossy(&bytes));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{path} is not there");
 }
 
 #[tokio::test(flavor = "multi_thread")]

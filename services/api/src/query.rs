@@ -13,6 +13,9 @@ use crate::time::Timestamp;
 /// among this many one is unknown or repeated and the query is refused anyway.
 const PARAMETERS_MAX: usize = 32;
 
+/// Parameters of free text: form encoders write their spaces as `+`, and a plus as `%2B`.
+const FREE_TEXT: [&str; 1] = ["external_id"];
+
 /// The parameters of a query string, each known and given once.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
@@ -45,7 +48,8 @@ impl Query {
         if self.get(name).is_some() {
             return Err(at(ProblemCode::QueryParameterRepeated, name));
         }
-        let value = decode(raw_value).ok_or_else(|| invalid(name, UTF8))?;
+        let value = if FREE_TEXT.contains(&name) { decode(&raw_value.replace('+', "%20")) } else { decode(raw_value) };
+        let value = value.ok_or_else(|| invalid(name, UTF8))?;
         self.values.push((name, value));
         Ok(())
     }
@@ -205,8 +209,7 @@ fn parse_limit(text: &str) -> Option<u16> {
     text.parse().ok().filter(|limit| (1..=PAGE_LIMIT_MAX).contains(limit))
 }
 
-/// Undoes percent-encoding. A `+` stays a plus: times have one in their offset,
-/// and a space is written `%20`.
+/// Undoes percent-encoding. A `+` stays a plus: times have one in their offset.
 fn decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -253,6 +256,8 @@ mod tests {
         assert_eq!(query.page.limit, 200);
         assert!(query.from < query.to);
         assert_eq!(EvidenceQuery::parse("").expect("empty"), EvidenceQuery::default());
+        let form = EvidenceQuery::parse("external_id=order+17%2B1").expect("a query");
+        assert_eq!(form.external_id.as_deref(), Some("order 17+1"));
         let any = EvidenceQuery::parse(&format!("digest={DIGEST}")).expect("a query");
         assert_eq!(any.digest.expect("a digest").algorithm, None);
     }

@@ -188,7 +188,7 @@ fn example_problem(code: ProblemCode) -> Problem {
     match code {
         C::MethodNotAllowed => fault.with("allowed", Arg::Names(&["GET"])).into(),
         C::UriTooLong => fault.limit("limit", 8192).into(),
-        C::HeaderTooLarge => fault.limit("limit", 16_384).into(),
+        C::HeaderTooLarge => fault.limit("limit", 32 * 1024).into(),
         C::AcceptUnsupported => Problem::header(fault.with("served", Arg::Name("application/json")), "Accept"),
         C::ContentTypeMissing | C::ContentTypeUnsupported => {
             let fault = fault.with("expected", Arg::Name("application/json"));

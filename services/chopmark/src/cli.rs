@@ -226,7 +226,8 @@ The last line of standard output is the verdict, and the exit status says the sa
   3   UNKNOWN-FORMAT what=W: this version cannot read receipt, policy, entry, entry-type or bundle
   64  no verdict: the command line is wrong, or a file cannot be read
 Of several files each has its own line, FILE: VERDICT, and the last line is the worst verdict (INVALID, then \
-UNKNOWN-FORMAT, then INCOMPLETE; of VALID ones the latest time). With --json every line is an object with the same \
+UNKNOWN-FORMAT, then INCOMPLETE; of VALID ones the latest time), or NO-VERDICT files=N where N of them could not be \
+read. With --json every line is an object with the same \
 keys."
 )]
 pub(crate) struct VerifyArgs {

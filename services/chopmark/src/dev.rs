@@ -2,6 +2,7 @@
 //! formats are those of production; only the wiring is smaller.
 
 use std::{
+    io::Write as _,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::ExitCode,
@@ -14,7 +15,7 @@ use chopmark_committer::{ProjectConfig, ProjectLoop, SubmitConfig, SubmitLoop, S
 use chopmark_domain::{Ports, Services, Settings, auth::ApiKey, id::IdIssuer, seal::KeyEncryptionKey};
 use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
 use chopmark_node::{
-    Node, NodeConfig, POOL_BYTES_MAX,
+    Node, NodeConfig, NodeError, POOL_BYTES_MAX,
     keys::{self, NodeKeys},
 };
 use chopmark_queue::EmbeddedQueue;
@@ -25,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::DevArgs,
     ledger::EmbeddedLedger,
-    place::{DOMAIN, ORIGIN, Place},
+    output::Out,
+    place::{API_KEYS, DOMAIN, IDS, KEK, ORIGIN, Place},
     secrets,
     system::{self, System},
     telemetry, tenants,
@@ -67,20 +69,28 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(args.log_format)?;
     let metrics = telemetry::start_metrics()?;
     let place = Place::new(&args.data, args.guard.as_deref())?;
-    place.make()?;
+    let random = Arc::new(System);
+    place.make(random.as_ref())?;
     let node = open_node(&place).await?;
     let submitter = keys::load(&place.keys(), "submitter")?;
     let ledger = Arc::new(EmbeddedLedger::new(node.handle(), submitter));
+    if !place.database().exists() && node.handle().height() > 0 {
+        bail!(
+            "{} is missing: restore it from a backup. It holds the secret of the tenant, without which a repeated \
+             request would be notarized twice, and the private part of every record",
+            place.database().display()
+        );
+    }
     let store = Arc::new(SqliteStore::open(&format!("sqlite:{}", place.database().display())).await?);
     let queue = EmbeddedQueue::open(place.queue(), chopmark_queue::Config::new(NETWORK))?;
 
-    let random = Arc::new(System);
-    let kek = KeyEncryptionKey::new(secrets::load_or_draw(&place.secret("kek.key"), random.as_ref())?);
-    let ids = IdIssuer::new(secrets::load_or_draw(&place.secret("ids.key"), random.as_ref())?);
-    let hashing_key = secrets::load_or_draw(&place.secret("api-keys.key"), random.as_ref())?;
+    let kek = KeyEncryptionKey::new(secrets::load(&place.secret(KEK))?);
+    let ids = IdIssuer::new(secrets::load(&place.secret(IDS))?);
+    let hashing_key = secrets::load(&place.secret(API_KEYS))?;
     let governance = keys::load(&place.keys(), "governance")?;
-    tenants::register(ledger.as_ref(), &governance, TENANT).await?;
+    // The database first: once the ledger has a block, a missing database is a lost one.
     tenants::insert(store.as_ref(), &kek, random.as_ref(), TENANT, NETWORK, system::now_ms()).await?;
+    tenants::register(ledger.as_ref(), &governance, TENANT).await?;
     let key = load_or_draw_api_key(&place)?;
     tenants::ensure_key(store.as_ref(), &key, &hashing_key, TENANT, system::now_ms()).await?;
 
@@ -122,6 +132,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     std::fs::write(place.policy(), node.handle().policy()).context("write the policy")?;
     secrets::write(&place.dev_json(), &format!("{}\n", serde_json::to_string_pretty(&file)?))?;
     tracing::info!(base_url = file.base_url, "ready");
+    greet(&file, &place)?;
 
     let ended = wait_for_end(&mut committer).await;
     // From here on nobody finds us; what was accepted is durable.
@@ -145,7 +156,30 @@ async fn open_node(place: &Place) -> anyhow::Result<Node> {
         clock: Arc::new(system::now_ms),
         pool_bytes_max: POOL_BYTES_MAX,
     };
-    Ok(tokio::task::spawn_blocking(move || Node::open(config)).await??)
+    let opened = tokio::task::spawn_blocking(move || Node::open(config)).await?;
+    opened.map_err(|error| match error {
+        NodeError::Damaged(_) | NodeError::Diverged { .. } | NodeError::Log(_) => anyhow::anyhow!(
+            "{error}. Nothing was repaired; `chopmark fsck {}` names what differs, and docs/runbooks/damage.md says \
+             what can be made anew",
+            place.data.display()
+        ),
+        error => error.into(),
+    })
+}
+
+/// What whoever started it needs next; the log goes to standard error.
+fn greet(file: &DevFile, place: &Place) -> anyhow::Result<()> {
+    let mut out = Out::lock();
+    writeln!(
+        out,
+        "Chopmark serves {} (sandbox, one member). The API key is in {}",
+        file.base_url,
+        place.dev_json().display()
+    )?;
+    writeln!(out, "Notarize a file:  chopmark submit FILE --dev {}", place.data.display())?;
+    writeln!(out, "Verify it later:  chopmark verify FILE --policy {}", place.policy().display())?;
+    out.flush()?;
+    Ok(())
 }
 
 type Loops = tokio::task::JoinSet<anyhow::Result<()>>;

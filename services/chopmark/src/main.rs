@@ -30,6 +30,10 @@ use self::{
     output::{EXIT_USAGE, Out, Usage},
 };
 
+/// glibc's allocator took a tenth of the processor time of a busy server; see loadtest/RESULTS.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -2,11 +2,12 @@
 
 use std::{
     fs,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use chopmark_domain::ports::Random;
 use chopmark_node::keys;
 use ledger_core::{
     genesis::{Genesis, Network},
@@ -15,7 +16,13 @@ use ledger_core::{
     policy::Policy,
 };
 
-use crate::{cli::guard_beside, system};
+use crate::{cli::guard_beside, secrets, system};
+
+/// Names of the secrets: key-encryption key, tags of ids, hashes of API keys.
+pub(crate) const KEK: &str = "kek.key";
+pub(crate) const IDS: &str = "ids.key";
+pub(crate) const API_KEYS: &str = "api-keys.key";
+const SECRETS: [&str; 3] = [KEK, IDS, API_KEYS];
 
 /// Domain of the only member of an embedded network.
 pub(crate) const DOMAIN: &str = "operator.localhost";
@@ -71,13 +78,22 @@ impl Place {
         self.data.join("policy.txt")
     }
 
-    /// Makes whatever is missing: folders, keys, genesis. A crash at any line leaves something
-    /// that the next call completes.
-    pub(crate) fn make(&self) -> anyhow::Result<()> {
-        for folder in [self.data.clone(), self.data.join("secrets")] {
+    /// Makes whatever is missing: folders, keys, secrets, genesis. A crash at any line leaves
+    /// something that the next call completes; the genesis comes last.
+    pub(crate) fn make(&self, random: &dyn Random) -> anyhow::Result<()> {
+        if self.data.exists() && !self.data.is_dir() {
+            bail!("{} is a file: give a folder, which may be new", self.data.display());
+        }
+        let folders = [self.data.clone(), self.data.join("secrets"), self.originals(), self.queue()];
+        for folder in &folders {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true).mode(0o700);
-            builder.create(&folder).with_context(|| format!("create {}", folder.display()))?;
+            builder.create(folder).with_context(|| format!("create {}", folder.display()))?;
+        }
+        // The folder itself may have been there before, open to others.
+        for folder in &folders[1..] {
+            let owner_only = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(folder, owner_only).with_context(|| format!("close {} to others", folder.display()))?;
         }
         if !self.keys().exists() {
             let unfinished = self.data.join("keys.new");
@@ -89,6 +105,9 @@ impl Place {
             fs::File::open(&self.data).and_then(|folder| folder.sync_all()).context("sync the data folder")?;
         }
         if !self.node().exists() {
+            for name in SECRETS {
+                secrets::draw(&self.secret(name), random)?;
+            }
             let genesis = Genesis {
                 members: MemberSet::new(vec![keys::public_member(&self.keys(), DOMAIN)?])?,
                 network: Network::Sandbox,

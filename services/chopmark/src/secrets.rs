@@ -11,12 +11,21 @@ use anyhow::{Context as _, bail};
 use chopmark_domain::ports::Random;
 use zeroize::Zeroizing;
 
-/// Reads a 32-byte secret; draws and stores it first if there is none.
-pub(crate) fn load_or_draw(path: &Path, random: &dyn Random) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+/// Draws a 32-byte secret and stores it, unless there is one.
+pub(crate) fn draw(path: &Path, random: &dyn Random) -> anyhow::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut secret = Zeroizing::new([0_u8; 32]);
+    random.fill(secret.as_mut())?;
+    write(path, &Zeroizing::new(format!("{}\n", hex::encode(secret.as_ref()))))
+}
+
+/// Reads a 32-byte secret. One that is lost is never replaced by another: records sealed and ids
+/// issued under it would be lost too, and nobody would be told.
+pub(crate) fn load(path: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     if !path.exists() {
-        let mut secret = Zeroizing::new([0_u8; 32]);
-        random.fill(secret.as_mut())?;
-        write(path, &Zeroizing::new(format!("{}\n", hex::encode(secret.as_ref()))))?;
+        bail!("{} is missing: restore it from a backup; what was made with it needs this very secret", path.display());
     }
     let text = read(path)?;
     let mut secret = Zeroizing::new([0_u8; 32]);

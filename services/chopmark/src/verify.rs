@@ -83,6 +83,13 @@ pub(crate) fn run(args: &VerifyArgs, out: &mut Out) -> anyhow::Result<ExitCode> 
     }
     if verdicts.len() < args.files.len() {
         // A last line that says VALID must never hide a file that was not looked at.
+        let missing = args.files.len() - verdicts.len();
+        if args.json {
+            out.json(&serde_json::json!({ "verdict": "NO-VERDICT", "files": missing }))?;
+        } else {
+            writeln!(out, "\nNO-VERDICT files={missing}")?;
+        }
+        out.flush()?;
         eprintln!("error: no verdict on {} of {} files", args.files.len() - verdicts.len(), args.files.len());
         return Ok(ExitCode::from(EXIT_USAGE));
     }
@@ -126,6 +133,10 @@ fn check(args: &VerifyArgs) -> Result<&Path, Usage> {
 }
 
 fn judge(args: &VerifyArgs, file: &Path, policies: &Policies) -> anyhow::Result<Judged> {
+    if !is_stdin(file) {
+        // Of the three, the file itself is the one that the user named.
+        std::fs::metadata(file).with_context(|| format!("cannot read {}", shown(file)))?;
+    }
     let (entry, mut receipt, theirs) = match &args.bundle {
         Some(path) => match bundle::read(path)? {
             Ok(bundle) => (bundle.entry, bundle.receipt, bundle.policy),

@@ -368,7 +368,7 @@ fn decide(draft: &Draft, claim: Claim, row: Option<&OperationRow>) -> Decision {
 }
 
 pub(crate) fn conflict() -> Problem {
-    ProblemCode::IdempotencyConflict.into()
+    Problem::header(ProblemCode::IdempotencyConflict, "Idempotency-Key")
 }
 
 /// Leaves one draft of every request, and says where each draft's answer stands; `None` when that

@@ -116,7 +116,9 @@ impl Standing {
     /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
     fn headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let Self { name, limit, remaining } = self;
-        let policy = format!("\"{name}\";q={};w=1", limit.per_second);
+        // A full bucket, and the seconds in which an empty one fills.
+        let window = limit.burst.get().div_ceil(limit.per_second.get());
+        let policy = format!("\"{name}\";q={};w={window}", limit.burst);
         let standing = format!("\"{name}\";r={remaining};t=1");
         [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, standing)]
             .into_iter()

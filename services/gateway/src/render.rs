@@ -96,12 +96,17 @@ impl Renderer<'_> {
         }
     }
 
-    pub(crate) fn batch_item(&self, item: BatchAnswer, request_id: Option<&str>) -> EvidenceItemResult {
+    pub(crate) fn batch_item(&self, at: usize, item: BatchAnswer, request_id: Option<&str>) -> EvidenceItemResult {
         match item.answer {
             Ok(accepted) => EvidenceItemResult::accepted(
                 status_of(accepted.state).as_u16(),
                 self.evidence_accepted(&accepted.key, accepted.state, &item.warnings),
             ),
+            // The key of an item stands in the item.
+            Err(problem) if problem.code() == ProblemCode::IdempotencyConflict => {
+                let problem = Problem::pointer(problem.code(), format!("/items/{at}/idempotency_key"));
+                EvidenceItemResult::refused(problem.render(self.lang, request_id))
+            }
             Err(problem) => EvidenceItemResult::refused(problem.render(self.lang, request_id)),
         }
     }

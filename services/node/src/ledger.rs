@@ -53,6 +53,8 @@ struct Staged {
     value: Hash32,
     executed: Executed,
     waiting: Vec<Waiting>,
+    /// The state as it was read for it.
+    known: Known,
 }
 
 /// The ledger thread's own state.
@@ -114,7 +116,7 @@ impl Ledger {
 
     fn stage(&mut self, mut waiting: Vec<Waiting>) -> Result<Next, NodeError> {
         let shared = Arc::clone(&self.shared);
-        let state = Memo::new(&shared);
+        let state = Memo::new(&shared, Known::new());
         let batch = self.cut(&state, &mut waiting)?;
         if !batch.submissions.iter().any(|submission| submission.items.iter().any(|item| matches!(item, Item::Full(_))))
         {
@@ -132,7 +134,8 @@ impl Ledger {
             Err(error) => return Err(error.into()),
         };
         let proposal = Proposal { header: executed.header.clone(), batch };
-        self.staged = Some(Staged { value: proposal.header.hash(), executed, waiting });
+        let known = state.known.into_inner();
+        self.staged = Some(Staged { value: proposal.header.hash(), executed, waiting, known });
         Ok(Next::Propose(Box::new(proposal)))
     }
 
@@ -223,8 +226,12 @@ impl Application for Ledger {
         if header.time > (self.shared.clock)().max(self.parent.time) + CLOCK_SKEW_MAX_MS {
             return Ok(false);
         }
+        let value = header.hash();
+        let staged = self.staged.as_mut().filter(|staged| staged.value == value);
+        let known = staged.map(|staged| std::mem::take(&mut staged.known)).unwrap_or_default();
+        let shared = Arc::clone(&self.shared);
         let again = execute(
-            &self.shared.state,
+            &Memo::new(&shared, known),
             &self.parent,
             &self.shared.chain,
             &proposal.batch,
@@ -321,15 +328,20 @@ impl<S: StateRead> StateRead for BlockState<'_, S> {
     }
 }
 
-/// Remembers reads while one batch is cut and executed, so that each key is looked up once.
+/// What was read of the state at one height.
+type Known = HashMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Remembers reads while a batch is cut, executed and executed again, so that each key is looked
+/// up once.
 struct Memo<'a> {
     shared: &'a Shared,
-    known: RefCell<HashMap<Vec<u8>, Option<Vec<u8>>>>,
+    known: RefCell<Known>,
 }
 
 impl<'a> Memo<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        Self { shared, known: RefCell::default() }
+    /// `known` was read at the same height.
+    fn new(shared: &'a Shared, known: Known) -> Self {
+        Self { shared, known: RefCell::new(known) }
     }
 }
 

@@ -113,7 +113,8 @@ pub(crate) async fn create_batch(req: HttpRequest, writer: Writer) -> Outcome<Ht
     notary.wait_all(answers.iter_mut().map(|item| &mut item.answer), head.wait).await;
     let renderer = renderer(&req, &writer.0)?;
     let id = request_id(&req);
-    let items = answers.into_iter().map(|item| renderer.batch_item(item, id.as_deref())).collect();
+    let items = answers.into_iter().enumerate();
+    let items = items.map(|(at, item)| renderer.batch_item(at, item, id.as_deref())).collect();
     Ok(applied(json(StatusCode::OK, &EvidenceBatchResult { items })?, head.wait))
 }
 

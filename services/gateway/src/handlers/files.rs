@@ -122,7 +122,8 @@ impl<'a> Form<'a> {
     }
 
     async fn next(&mut self) -> Result<Option<Field>, Problem> {
-        self.parts.next().await.transpose().map_err(|error| self.problem(&error))
+        let field = self.parts.next().await.transpose().map_err(|error| self.problem(&error))?;
+        field.map(as_it_is).transpose()
     }
 
     /// A part that is held in memory.
@@ -157,6 +158,21 @@ impl<'a> Form<'a> {
             _ => ProblemCode::MultipartInvalid.into(),
         }
     }
+}
+
+/// An encoded part is refused: the digests would be those of the encoding and not of the file.
+fn as_it_is(field: Field) -> Result<Field, Problem> {
+    const PLAIN: [&str; 4] = ["identity", "7bit", "8bit", "binary"];
+    let names = [header::CONTENT_ENCODING, header::HeaderName::from_static("content-transfer-encoding")];
+    let is_plain = |value: &header::HeaderValue| {
+        value.to_str().is_ok_and(|value| PLAIN.iter().any(|plain| value.trim().eq_ignore_ascii_case(plain)))
+    };
+    if names.iter().all(|name| field.headers().get_all(name).all(is_plain)) {
+        return Ok(field);
+    }
+    let shown = field.name().and_then(showable).unwrap_or("?").to_owned();
+    let fault = Fault::new(ProblemCode::ContentEncodingUnsupported);
+    Err(FieldError { place: Place::Part(shown.into()), fault }.into())
 }
 
 fn too_large(config: &GatewayConfig) -> Problem {

@@ -210,9 +210,9 @@ fn heads(table: &mut Table, fixture: &Fixture) {
         set(b"committed").json(&json!({ "digests": { "sm3": DIGEST } })),
         422,
         "idempotency_conflict",
-        At::Whole,
+        key.clone(),
     );
-    table.add("key of a case", set(b"case"), 422, "idempotency_conflict", At::Whole);
+    table.add("key of a case", set(b"case"), 422, "idempotency_conflict", key.clone());
     for prefer in ["wait=31", "wait=-1", "wait=ten", "wait=", "wait=1.5", "wait=1, wait=2"] {
         let req = good.clone().header("Prefer", prefer);
         table.add(prefer, req, 400, "prefer_invalid", At::Header("Prefer"));

@@ -48,6 +48,7 @@ impl Mood {
 pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "a clock of its own")]
     fn now_ms(&self) -> u64 {
         let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         u64::try_from(elapsed.as_millis()).unwrap()

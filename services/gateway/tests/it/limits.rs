@@ -21,7 +21,7 @@ async fn an_api_key_has_its_rate() {
     for left in ["2", "1", "0"] {
         let res = world.get("/v1/evidence").await;
         assert_eq!(res.status, 200);
-        assert_eq!(res.header("ratelimit-policy"), Some("\"key\";q=1;w=1"));
+        assert_eq!(res.header("ratelimit-policy"), Some("\"key\";q=3;w=3"));
         assert_eq!(res.header("ratelimit"), Some(format!("\"key\";r={left};t=1").as_str()));
     }
     let res = world.get("/v1/evidence").await;

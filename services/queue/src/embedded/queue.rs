@@ -92,6 +92,7 @@ impl EmbeddedQueue {
         let shared = Arc::new(Shared::new(&config, mark.committed, next, log_bytes, metrics));
         shared.metrics.depth(shared.lag());
 
+        #[expect(clippy::disallowed_methods, reason = "bounded by the bytes that are reserved before a job is sent")]
         let (jobs, receiver) = mpsc::channel();
         let writer = Writer::new(log, log_directory, config, receiver, Arc::clone(&shared), lock);
         let tail = writer.subscribe();

@@ -89,6 +89,9 @@ fn settle(
     let Some(outcome) = Outcome::of(&operation.state)? else {
         return Err(Failure::Invariant(format!("{} is projected without an outcome", operation.op)));
     };
+    if settle_expected(connection, block, operation, &outcome)? {
+        return Ok(false);
+    }
     let Some(row) = known(connection, &block.network, &operation.key)? else {
         insert_settled(connection, block, operation, &outcome, next)?;
         return Ok(true);
@@ -106,6 +109,41 @@ fn settle(
     let losers = [Value::Int(row.sequence), Value::Bytes(&operation.operation_hash.0)];
     run::<DeleteLosers, _>(connection, losers)?;
     Ok(false)
+}
+
+struct SettleExpected;
+
+/// Leaves out the columns of the tenant's index: naming them would rewrite it.
+impl Sql for SettleExpected {
+    const TEXT: &'static str = "UPDATE operations SET state = ?, leaf_index = ?, entry = ?, height = ?, \
+        block_time = ?, rejection = ? WHERE network = ? AND key = ? AND op = ? AND operation_hash = ? AND tenant = ? \
+        AND request = ? AND state = 0 AND NOT EXISTS (SELECT 1 FROM private_parts WHERE \
+        private_parts.sequence = operations.sequence AND private_parts.operation_hash <> operations.operation_hash)";
+}
+
+/// Settles a row in one statement where all is as nearly always: one attempt came, and it is the
+/// one that the ledger chose. `false` if anything is otherwise, and then nothing was changed.
+fn settle_expected(
+    connection: &mut SqliteConnection,
+    block: &ProjectedBlock,
+    operation: &ProjectedOperation,
+    outcome: &Outcome<'_>,
+) -> Result<bool, Failure> {
+    let values = [
+        Value::Int(outcome.state.into()),
+        outcome.leaf_index.into(),
+        outcome.entry.map(|entry| &entry.0[..]).into(),
+        Value::Int(outcome.height),
+        Value::Int(outcome.block_time),
+        outcome.rejection.map(i64::from).into(),
+        Value::Text(&block.network),
+        Value::Bytes(&operation.key.0),
+        Value::Bytes(&operation.op.0),
+        Value::Bytes(&operation.operation_hash.0),
+        Value::Text(&operation.tenant),
+        Value::Bytes(&operation.request.0),
+    ];
+    Ok(run::<SettleExpected, _>(connection, values)? == 1)
 }
 
 struct DeleteLosers;

@@ -66,7 +66,7 @@ async fn a_full_disk_is_said_and_passes() {
 async fn readers_do_not_wait_for_a_writer() {
     let (_folder, store) = open().await;
     store.insert_accepted(vec![accepted(1)]).await.unwrap();
-    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
     let (started, writing) = tokio::sync::oneshot::channel();
     let writer = store.clone();
     let slow = tokio::spawn(async move {

@@ -104,13 +104,13 @@ async fn a_killed_process_loses_nothing_acknowledged() {
     for _ in 0..KILLS {
         let mut child = child("accept_and_project_for_ever", &backend.url());
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let (running, first_block) = mpsc::channel();
+        let (running, first_block) = mpsc::sync_channel(1);
         let reader = std::thread::spawn(move || {
             lines.fold((0, 0), |(accepted, projected), line| {
                 match line.split_once(' ').map(|(what, height)| (what, height.parse().unwrap_or(0))) {
                     Some(("accepted", height)) => (height, projected),
                     Some(("projected", height)) => {
-                        running.send(()).unwrap_or_default();
+                        running.try_send(()).unwrap_or_default();
                         (accepted, height)
                     }
                     _ => (accepted, projected),
