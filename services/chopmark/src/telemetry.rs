@@ -8,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
 
-/// Levels when `CHOPMARK_LOG` says nothing.
-const FILTER_DEFAULT: &str = "info,fjall=warn,lsm_tree=warn";
+/// Levels when `CHOPMARK_LOG` says nothing. `actix_http` reports what strangers send, as errors.
+const FILTER_DEFAULT: &str = "info,fjall=warn,lsm_tree=warn,actix_server=warn,actix_http=off";
 /// Upper bounds of the latency buckets in seconds, from one fsync to the longest wait.
 const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];

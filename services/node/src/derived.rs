@@ -13,7 +13,11 @@
 //! Invariant: one atomic batch moves everything of a block together with the high-water mark,
 //! after the block's tiles are durable as files. What is behind the mark is replayed.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
 use ledger_core::{
@@ -164,8 +168,7 @@ impl Derived {
         Ok(())
     }
 
-    /// Leaf indexes of a digest in ascending order, at most `max`.
-    /// At most `max` of the positions from `from` on.
+    /// Leaf indexes of a digest from `from` on, in ascending order, at most `max`.
     pub(crate) fn find(
         &self,
         algorithm: Algorithm,
@@ -181,6 +184,16 @@ impl Derived {
             found.push(LeafIndex(number(&item.key()?[key.len()..])?));
         }
         Ok(found)
+    }
+
+    /// All of the keyspace that maps the end of a block to its height.
+    pub(crate) fn heights(&self) -> Result<BTreeMap<u64, u64>, NodeError> {
+        numbers(&self.height_by_size)
+    }
+
+    /// All of the keyspace that maps the size of a checkpoint to its record.
+    pub(crate) fn checkpoints(&self) -> Result<BTreeMap<u64, u64>, NodeError> {
+        numbers(&self.checkpoint)
     }
 
     /// Height of the block whose entries hold `index`.
@@ -249,6 +262,15 @@ pub(crate) fn digest_key(algorithm: Algorithm, digest: &Hash32) -> Vec<u8> {
     key.push(algorithm.number());
     key.extend_from_slice(&digest.0);
     key
+}
+
+fn numbers(keyspace: &Keyspace) -> Result<BTreeMap<u64, u64>, NodeError> {
+    let mut numbers = BTreeMap::new();
+    for item in keyspace.iter() {
+        let (key, value) = item.into_inner()?;
+        numbers.insert(number(&key)?, number(&value)?);
+    }
+    Ok(numbers)
 }
 
 fn number(bytes: &[u8]) -> Result<u64, NodeError> {

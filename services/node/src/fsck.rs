@@ -14,9 +14,10 @@ use ledger_core::{
     block::{Block, STATE_DIGEST_INTERVAL},
     execute::{Parent, execute_genesis},
     genesis::Genesis,
+    member::MemberSet,
     merkle::{LeafIndex, TreeSize},
     policy_file::PolicyFile,
-    state::{StateDigest, apply_changes},
+    state::{StateDigest, apply_changes, key, members},
     tile::{TileKind, TilePath, decode_bundle},
 };
 use parking_lot::RwLock;
@@ -117,7 +118,7 @@ pub fn fsck(data: &Path, guard: Option<&Path>) -> Result<Report, NodeError> {
     }
     report.height = check.parent.height;
     report.size = check.parent.frontier.size().0;
-    check.checkpoints(&mut report, &layout, &genesis, read_only(Options::default()))?;
+    check.checkpoints(&mut report, &layout, &genesis, read_only(Options::default()), store.as_ref())?;
     check.leftovers(&mut report, &layout)?;
     if let Some(guard) = guard {
         check.guard(&mut report, guard);
@@ -153,6 +154,8 @@ struct Stepped {
     entries: Vec<Vec<u8>>,
     leaves: Vec<Hash32>,
     first: u64,
+    /// The members in force from this block on, if they are others than before.
+    members: Option<MemberSet>,
 }
 
 impl Replay {
@@ -176,13 +179,15 @@ impl Replay {
             return Err(NodeError::Diverged { height, field: "state" });
         }
         let first = self.parent.frontier.size().0;
+        let changed = executed.changes.contains_key(key::MEMBERS);
         apply_changes(&mut self.state, executed.changes);
+        let members = changed.then(|| members(&self.state)).transpose()?;
         if height.is_multiple_of(STATE_DIGEST_INTERVAL) {
             self.snapshot = Some(digest(&self.state));
         }
         self.parent =
             Parent { height, time: block.header.time, hash: block.header.hash(), frontier: executed.frontier };
-        Ok(Stepped { entries: executed.entries, leaves: executed.leaves, first })
+        Ok(Stepped { entries: executed.entries, leaves: executed.leaves, first, members })
     }
 }
 
@@ -193,6 +198,10 @@ struct Check {
     tail: RwLock<Tail>,
     /// Root at the end of every block: checkpoints are of these sizes only.
     roots: BTreeMap<u64, Hash32>,
+    /// Height of every block that added entries, by the size after it.
+    heights: BTreeMap<u64, u64>,
+    /// Members by the height from which they are in force.
+    members: BTreeMap<u64, MemberSet>,
     derived: PathBuf,
     applied: Option<Applied>,
     index_keys: usize,
@@ -209,6 +218,8 @@ impl Check {
             files: TileFiles::new(layout.log()),
             tail: RwLock::default(),
             roots: BTreeMap::new(),
+            heights: BTreeMap::new(),
+            members: BTreeMap::new(),
             derived: layout.derived(),
             applied,
             index_keys: 0,
@@ -217,7 +228,8 @@ impl Check {
 
     fn genesis(&mut self, report: &mut Report, genesis: &Genesis, store: Option<&Derived>) -> Result<(), NodeError> {
         let born = execute_genesis(genesis);
-        let stepped = Stepped { entries: born.entries, leaves: born.leaves, first: 0 };
+        let members = Some(genesis.members.clone());
+        let stepped = Stepped { entries: born.entries, leaves: born.leaves, first: 0, members };
         self.take(report, stepped, store)?;
         self.compare_state(report, 0, store)
     }
@@ -254,6 +266,12 @@ impl Check {
                     report.add(&self.derived, Some(("index", index)), "the index lacks a digest of this entry");
                 }
             }
+        }
+        if !stepped.entries.is_empty() {
+            self.heights.insert(self.parent.frontier.size().0, self.parent.height);
+        }
+        if let Some(members) = stepped.members {
+            self.members.insert(self.parent.height, members);
         }
         let completed = {
             let mut tail = self.tail.write();
@@ -318,6 +336,9 @@ impl Check {
             let what = format!("the index has {keys} keys, the log gives {}", self.index_keys);
             report.add(&self.derived, Some(("height", height)), what);
         }
+        if store.heights()? != self.heights {
+            report.add(&self.derived, Some(("height", height)), "the heights by tree size differ");
+        }
         if store.edge(applied.size)? != self.tail.read().incomplete_bundle(applied.size, &self.files)? {
             report.add(&self.derived, Some(("height", height)), "the stored right edge differs");
         }
@@ -330,6 +351,7 @@ impl Check {
         layout: &Layout,
         genesis: &Genesis,
         options: Options,
+        store: Option<&Derived>,
     ) -> Result<(), NodeError> {
         let path = layout.checkpoints();
         let (log, found) = match SegmentLog::open(&path, options) {
@@ -350,31 +372,33 @@ impl Check {
             let what = format!("the log ends before record {known}, which the index has");
             report.add(&path, Some(("record", log.next_sequence())), what);
         }
-        let members = ledger_core::state::members(&self.replay.state)?;
-        let policy = PolicyFile::parse(&PolicyFile::text_of_members(&genesis.origin, &members))
-            .map_err(|error| NodeError::Damaged(error.to_string()))?;
-        let mut size = TreeSize(0);
+        let (mut size, mut records) = (TreeSize(0), BTreeMap::new());
         for number in log.first_sequence()..log.next_sequence() {
-            match self.checkpoint(&log, number, &policy, size) {
+            match self.checkpoint(&log, number, &genesis.origin, size) {
                 Ok(next) => size = next,
                 Err(what) => report.add(&path, Some(("record", number)), what),
             }
+            if number < known {
+                records.insert(size.0, number);
+            }
             report.checkpoints += 1;
+        }
+        if let Some(store) = store
+            && store.checkpoints()? != records
+        {
+            report.add(&self.derived, Some(("record", known)), "the checkpoints by tree size differ");
         }
         Ok(())
     }
 
-    fn checkpoint(
-        &self,
-        log: &SegmentLog,
-        number: u64,
-        policy: &PolicyFile,
-        after: TreeSize,
-    ) -> Result<TreeSize, String> {
+    fn checkpoint(&self, log: &SegmentLog, number: u64, origin: &str, after: TreeSize) -> Result<TreeSize, String> {
         let bytes = log.read(number).map_err(|error| error.to_string())?.ok_or("missing")?;
-        let signed = CheckpointRecord::decode(&bytes)
-            .map_err(|error| error.to_string())
-            .and_then(|record| record.signed().map_err(|error| error.to_string()))?;
+        let record = CheckpointRecord::decode(&bytes).map_err(|error| error.to_string())?;
+        let signed = record.signed().map_err(|error| error.to_string())?;
+        let members = self.members.range(..=record.height).next_back();
+        let (_, members) = members.ok_or_else(|| format!("height {} had no members", record.height))?;
+        let policy = PolicyFile::parse(&PolicyFile::text_of_members(origin, members));
+        let policy = &policy.map_err(|error| error.to_string())?;
         let checkpoint = &signed.checkpoint;
         if checkpoint.size < after {
             return Err(format!("size {} after size {}", checkpoint.size.0, after.0));

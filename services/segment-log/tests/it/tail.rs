@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use segment_log::{Error, Flaw, SegmentLog};
+use segment_log::{Error, Flaw, Options, SegmentLog};
 
 use crate::common::{append, assert_holds, contents, fast_scratch, inspect, last_segment, open, options, payload};
 
@@ -207,6 +207,26 @@ fn the_flaw_says_what_a_tear_looks_like() {
     assert_eq!(flaw_of(&bytes[..bytes.len() - 1]), Some(Flaw::Incomplete));
     assert_eq!(flaw_of(&flipped), Some(Flaw::Payload));
     assert_eq!(flaw_of(&[&bytes[..], &[0; 100]].concat()), Some(Flaw::FrameHeader));
+}
+
+#[test]
+fn a_tear_in_what_is_known_to_be_acknowledged_is_damage_and_stays() {
+    let dir = fast_scratch();
+    let (bytes, _) = log_with_last_append(dir.path(), 2);
+    let path = last_segment(dir.path());
+    let mut flipped = bytes.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let known_to = |acknowledged_below| Options { acknowledged_below, ..Options::default() };
+    for damaged in [&bytes[..bytes.len() - 1], &flipped] {
+        fs::write(&path, damaged).unwrap();
+        // The last of six records is the torn one.
+        let error = SegmentLog::open(dir.path(), known_to(6)).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { sequence: 5, .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), damaged);
+        let (log, recovery) = SegmentLog::open(dir.path(), known_to(5)).unwrap();
+        assert!(recovery.torn.is_some());
+        assert_holds(&log, 0, 5);
+    }
 }
 
 /// A header is durable before its file has its name: no crash leaves one short.
