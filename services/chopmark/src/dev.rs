@@ -12,7 +12,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use chopmark_cache::MemoryCache;
 use chopmark_committer::{ProjectConfig, ProjectLoop, SubmitConfig, SubmitLoop, SubmitPorts};
-use chopmark_domain::{Ports, Services, Settings, auth::ApiKey, id::IdIssuer, seal::KeyEncryptionKey};
+use chopmark_domain::{
+    Ports, Services, Settings, auth::ApiKey, id::IdIssuer, ports::TenantStore as _, seal::KeyEncryptionKey,
+};
 use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
 use chopmark_node::{
     Node, NodeConfig, NodeError, POOL_BYTES_MAX,
@@ -74,21 +76,22 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let node = open_node(&place).await?;
     let submitter = keys::load(&place.keys(), "submitter")?;
     let ledger = Arc::new(EmbeddedLedger::new(node.handle(), submitter));
-    if !place.database().exists() && node.handle().height() > 0 {
+    let store = Arc::new(SqliteStore::open(&format!("sqlite:{}", place.database().display())).await?);
+    // The tenant is in the database before the ledger has a block.
+    if node.handle().height() > 0 && store.tenant(NETWORK, TENANT).await?.is_none() {
         bail!(
-            "{} is missing: restore it from a backup. It holds the secret of the tenant, without which a repeated \
-             request would be notarized twice, and the private part of every record",
+            "{} is empty, and the ledger is not: restore the database from a backup. It held the secret of the \
+             tenant, without which a repeated request would be notarized twice, and the private part of every record",
             place.database().display()
         );
     }
-    let store = Arc::new(SqliteStore::open(&format!("sqlite:{}", place.database().display())).await?);
     let queue = EmbeddedQueue::open(place.queue(), chopmark_queue::Config::new(NETWORK))?;
 
     let kek = KeyEncryptionKey::new(secrets::load(&place.secret(KEK))?);
     let ids = IdIssuer::new(secrets::load(&place.secret(IDS))?);
     let hashing_key = secrets::load(&place.secret(API_KEYS))?;
     let governance = keys::load(&place.keys(), "governance")?;
-    // The database first: once the ledger has a block, a missing database is a lost one.
+    // The database first: once the ledger has a block, a database without tenant is a lost one.
     tenants::insert(store.as_ref(), &kek, random.as_ref(), TENANT, NETWORK, system::now_ms()).await?;
     tenants::register(ledger.as_ref(), &governance, TENANT).await?;
     let key = load_or_draw_api_key(&place)?;

@@ -85,11 +85,19 @@ impl Place {
             bail!("{} is a file: give a folder, which may be new", self.data.display());
         }
         let folders = [self.data.clone(), self.data.join("secrets"), self.originals(), self.queue()];
+        for folder in folders.iter().filter(|_| self.node().exists()) {
+            // Made before the node: one that is missing now was lost, with what it held.
+            if !folder.exists() {
+                bail!("{} is missing: restore it from a backup", folder.display());
+            }
+        }
         for folder in &folders {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true).mode(0o700);
             builder.create(folder).with_context(|| format!("create {}", folder.display()))?;
         }
+        let parent = self.data.parent().unwrap_or(Path::new("/"));
+        fs::File::open(parent).and_then(|folder| folder.sync_all()).context("sync the folder above the data")?;
         // The folder itself may have been there before, open to others.
         for folder in &folders[1..] {
             let owner_only = fs::Permissions::from_mode(0o700);

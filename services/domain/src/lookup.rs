@@ -133,7 +133,7 @@ pub struct MemberFacts {
 impl PublicLedger {
     /// Records of a digest from the cursor on.
     pub async fn find(&self, algorithm: Algorithm, digest: &Hash32, page: &PageQuery) -> Result<Found, Problem> {
-        let scope = [b"verify", self.network.as_bytes(), algorithm.as_str().as_bytes(), &digest.0];
+        let scope = [b"verify-from", self.network.as_bytes(), algorithm.as_str().as_bytes(), &digest.0];
         let cursor = cursor::read(&self.ids, &scope, page.cursor.as_ref())?;
         let (from, limit) = (LeafIndex(cursor.unwrap_or(0)), usize::from(page.limit));
         let hits = self.ledger.find_digest(algorithm, digest, from, limit + 1).await;

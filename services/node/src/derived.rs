@@ -15,6 +15,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs,
     path::Path,
     sync::Arc,
 };
@@ -96,8 +97,23 @@ pub(crate) struct Derived {
 }
 
 impl Derived {
+    /// Whether `path` holds a store that was made to its end. fjall writes the marker last, and
+    /// does not open a folder in which it died before that.
+    pub(crate) fn is_finished(path: &Path) -> bool {
+        path.join("version").metadata().is_ok_and(|marker| marker.len() > 0)
+    }
+
+    /// Opens the store, or makes it. The caller keeps other processes away.
     pub(crate) fn open(path: &Path) -> Result<Self, NodeError> {
-        let db = Database::builder(path).cache_size(CACHE_BYTES).worker_threads(1).open()?;
+        if path.exists() && !Self::is_finished(path) {
+            tracing::warn!(path = %path.display(), "removing an index that was never finished");
+            fs::remove_dir_all(path).map_err(NodeError::io("remove unfinished index", path))?;
+        }
+        let db = Database::builder(path).cache_size(CACHE_BYTES).worker_threads(1).open();
+        let db = db.map_err(|error| match error {
+            fjall::Error::Locked => NodeError::InUse(path.to_owned()),
+            error => error.into(),
+        })?;
         let point = || KeyspaceCreateOptions::default().max_memtable_size(16 << 20);
         let keyspace = |name: &str| db.keyspace(name, point);
         Ok(Self {

@@ -46,6 +46,9 @@ pub enum NodeError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// Another process has the data open.
+    #[error("{} is in use by another process: stop that one first", .0.display())]
+    InUse(PathBuf),
     /// Stored data contradicts itself or what was signed. The node does not sign or serve.
     #[error("damaged: {0}")]
     Damaged(String),

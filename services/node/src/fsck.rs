@@ -107,7 +107,7 @@ pub fn fsck(data: &Path, guard: Option<&Path>) -> Result<Report, NodeError> {
         report.add(layout.blocks(), None, error.to_string());
         return Ok(report);
     }
-    let store = if layout.derived().exists() { Some(Derived::open(&layout.derived())?) } else { None };
+    let store = if Derived::is_finished(&layout.derived()) { Some(Derived::open(&layout.derived())?) } else { None };
     let applied = store.as_ref().map(Derived::applied).transpose()?.flatten();
     let mut check = Check::new(&layout, &genesis, applied);
     check.genesis(&mut report, &genesis, store.as_ref())?;

@@ -23,7 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::NodeError;
 
-const MAGIC: &[u8; 8] = b"CMGUARD1";
+const MAGIC: &[u8; 8] = b"CMGUARD2";
 /// The largest sector of today's disks: a torn one takes one slot with it.
 const SLOT_BYTES: usize = 4096;
 /// Magic, running number, chain, size, root, time, height, round, value, decided.

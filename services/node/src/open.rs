@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -314,6 +314,10 @@ pub fn promise_of_data(data: &Path) -> Result<Promise, NodeError> {
     let read_only = |options| Options { torn_tail: OnTornTail::Refuse, ..options };
     let (blocks, _) = SegmentLog::open(layout.blocks(), read_only(block_log_options()))?;
     let (checkpoints, _) = SegmentLog::open(layout.checkpoints(), read_only(Options::default()))?;
+    // The guard will vouch for what is read here: it must not be gone after a power failure.
+    for folder in [layout.blocks(), layout.checkpoints()] {
+        sync_files(&folder).map_err(NodeError::io("sync", &folder))?;
+    }
     let tip = blocks.next_sequence() - 1;
     if tip > 0
         && let Some(bytes) = blocks.read(tip)?
@@ -332,6 +336,13 @@ pub fn promise_of_data(data: &Path) -> Result<Promise, NodeError> {
         (promise.size, promise.root) = (checkpoint.size, checkpoint.root);
     }
     Ok(promise)
+}
+
+fn sync_files(folder: &Path) -> io::Result<()> {
+    for item in fs::read_dir(folder)? {
+        File::open(item?.path())?.sync_all()?;
+    }
+    File::open(folder)?.sync_all()
 }
 
 fn check_guard_height(guard: &Guard, tip: u64) -> Result<(), NodeError> {

@@ -378,6 +378,28 @@ async fn lost_checkpoints_are_noticed_and_never_signed_anew() {
     place.open().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_was_never_finished_is_made_anew() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    place.tenant(&node.handle()).await;
+    place.fill(&node.handle(), 10).await;
+    node.close();
+    let derived = place.data().join("derived");
+    for marker in [None, Some(b"")] {
+        // What a kill leaves between the journal and the marker.
+        fs::remove_dir_all(&derived).unwrap();
+        fs::create_dir(&derived).unwrap();
+        fs::write(derived.join("0.jnl"), [0; 100]).unwrap();
+        marker.into_iter().for_each(|marker| fs::write(derived.join("version"), marker).unwrap());
+        assert_eq!(fsck(&place.data(), Some(&place.guard())).unwrap().findings, []);
+        assert!(derived.join("0.jnl").exists(), "fsck changes nothing");
+        let node = place.open().unwrap();
+        assert_eq!(node.handle().published().unwrap().size, TreeSize(10));
+        node.close();
+    }
+}
+
 /// Readers that look up old blocks, while new ones are decided: they share locks with the writers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_of_old_blocks_and_writers_do_not_wait_for_each_other() {
