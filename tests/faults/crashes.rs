@@ -263,6 +263,28 @@ async fn an_older_copy_of_the_data_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_lost_is_refused_and_never_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path(), 3).await;
+    for lost in ["secrets/kek.key", "secrets/ids.key", "secrets/api-keys.key", "queue", "chopmark.db"] {
+        let (path, away) = (data.join(lost), folder.path().join("away"));
+        fs::rename(&path, &away).unwrap();
+        for _ in 0..2 {
+            let refused = Dev::start(&data).await.err().unwrap().to_string();
+            assert!(refused.contains("restore") && refused.contains(lost), "{refused}");
+        }
+        // A database that was made anew lies in the way.
+        if path.exists() {
+            fs::remove_file(&path).unwrap();
+        }
+        fs::rename(&away, &path).unwrap();
+    }
+    let dev = Dev::start(&data).await.unwrap();
+    assert_eq!(dev.notarize("still", b"here").await.unwrap().status, 201);
+    dev.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_one_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -60,6 +60,24 @@ async fn a_file_is_hashed_and_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_encoded_part_is_not_taken_for_the_file() {
+    let world = World::start().await;
+    for (encoding, status) in [
+        ("Content-Transfer-Encoding: base64", 415),
+        ("Content-Encoding: gzip", 415),
+        ("Content-Transfer-Encoding: binary", 202),
+    ] {
+        let body = format!(
+            "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n{encoding}\r\n\r\nYWJj\r\n--XX--\r\n"
+        );
+        let req = Req::post("/v1/evidence/files", encoding.split(' ').next_back().unwrap());
+        let req = req.set("Content-Type", "multipart/form-data; boundary=XX").body(body.into_bytes());
+        let answer = world.call(req).await;
+        assert_eq!(answer.status, status, "{encoding}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn originals_are_kept_when_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let originals = ObjectOriginals::in_folder(folder.path(), Arc::new(ThreadRandom)).unwrap();

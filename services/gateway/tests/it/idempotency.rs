@@ -111,6 +111,35 @@ async fn where_two_gateways_took_two_requests_the_loser_learns_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_is_known_whatever_else_came_under_its_key() {
+    let world = World::start().await;
+    let first = world.call(world.evidence("k")).await.expect(202);
+    let item = |algorithm: &str, size: Option<u64>| {
+        let mut item = plain();
+        item["idempotency_key"] = json!("k");
+        item["digests"] = json!({ algorithm: DIGEST });
+        size.into_iter().for_each(|size| item["size"] = json!(size));
+        item
+    };
+    let repeat = || {
+        let mut repeat = plain();
+        repeat["idempotency_key"] = json!("k");
+        repeat
+    };
+    // Before a committer has seen it, and after.
+    for status in [202, 201] {
+        let items = json!({ "items": [item("sm3", None), repeat(), item("sm3", Some(7)), repeat()] });
+        let answer = world.call(Req::post("/v1/evidence/batch", "-").json(&items)).await.expect(200);
+        let items = answer["items"].as_array().unwrap();
+        let statuses: Vec<_> = items.iter().map(|item| item["status"].as_u64().unwrap()).collect();
+        assert_eq!(statuses, [422, status, 422, status]);
+        assert!(items[1]["id"] == first["id"] && items[3]["id"] == first["id"]);
+        assert_eq!(items[2]["problem"]["errors"][0]["pointer"], "/items/2/idempotency_key");
+        world.commit().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn within_a_batch_a_key_means_one_request_too() {
     let world = World::start().await;
     let item = |key: &str, algorithm: &str| json!({ "idempotency_key": key, "digests": { algorithm: DIGEST } });
