@@ -23,6 +23,7 @@ use chopmark_node::{
 use chopmark_queue::EmbeddedQueue;
 use chopmark_store::SqliteStore;
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -128,6 +129,8 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         pid: std::process::id(),
         nodes: vec![DevNode { member: DOMAIN.to_owned(), read_url: url(&public)? }],
     };
+    // Before anybody is told that it is ready: who reads that may stop it at once.
+    let signals = Signals::listen()?;
     let gateway = Gateway::new(services, GatewayConfig::default(), move || metrics.render());
     let serving = gateway.serve(public, internal)?;
     let stopper = serving.stopper();
@@ -137,7 +140,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(base_url = file.base_url, "ready");
     greet(&file, &place)?;
 
-    let ended = wait_for_end(&mut committer).await;
+    let ended = wait_for_end(signals, &mut committer).await;
     // From here on nobody finds us; what was accepted is durable.
     let _gone = std::fs::remove_file(place.dev_json());
     stopper.stop().await;
@@ -211,13 +214,23 @@ fn start_committer(
     Ok(loops)
 }
 
+/// The signals that ask for a clean stop. One that comes before it is waited for is kept.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+}
+
 /// Waits for a signal, or for a loop that ended by a fault.
-async fn wait_for_end(loops: &mut Loops) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+async fn wait_for_end(mut signals: Signals, loops: &mut Loops) -> anyhow::Result<()> {
     tokio::select! {
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+        _ = signals.interrupt.recv() => Ok(()),
+        _ = signals.terminate.recv() => Ok(()),
         Some(ended) = loops.join_next() => match ended {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error.context("a committer loop stopped")),
