@@ -111,7 +111,7 @@ async fn killed_at_random_moments_under_load() {
         assert_eq!((again.status, again.body["id"].as_str()), (201, Some(id.as_str())), "{}", again.body);
     }
     for pair in told.checkpoints.windows(2) {
-        assert!(pair[0].size <= pair[1].size, "checkpoints only grow");
+        assert!(pair[0].size <= pair[1].size, "checkpoints only grow: {pair:?}");
         assert!(pair[0].size < pair[1].size || pair[0].root == pair[1].root, "one root per size");
     }
     let step = (told.receipts.len() / 50).max(1);

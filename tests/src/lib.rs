@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -60,9 +61,10 @@ impl Dev {
     /// the folder that the server calls `data`.
     async fn start_by(command: &mut Command, data: &Path, seen: &Path) -> anyhow::Result<Self> {
         let log = fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log"))?;
+        let address = own_address();
         let mut child = command
-            .args(["dev", "--listen", "127.0.0.1:18080"])
-            .args(["--metrics-listen", "127.0.0.1:18480", "--data"])
+            .args(["dev", "--listen", &format!("{address}:18080")])
+            .args(["--metrics-listen", &format!("{address}:18480"), "--data"])
             .arg(data)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -180,6 +182,15 @@ impl Dev {
         }
         bail!("operation {operation} has not ended")
     }
+}
+
+/// A loopback address that no other server of this process gets: whoever still asks a killed server
+/// must not reach the one of another test.
+fn own_address() -> std::net::Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let [_, _, high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let [.., process] = std::process::id().to_be_bytes();
+    std::net::Ipv4Addr::new(127, 64 + process % 128, high, low.max(1))
 }
 
 fn client() -> reqwest::Result<reqwest::Client> {
