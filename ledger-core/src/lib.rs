@@ -11,6 +11,7 @@ pub mod codec;
 pub mod commitment;
 pub mod digests;
 pub mod entry;
+pub mod equivocation;
 pub mod execute;
 pub mod genesis;
 pub mod hash;

@@ -133,7 +133,8 @@ impl VerifierKey {
 }
 
 /// What a cosigner signs (C2SP `tlog-cosignature`): the time and the checkpoint's text.
-fn cosigned_message(time: u64, text: &str) -> String {
+#[must_use]
+pub fn cosigned_message(time: u64, text: &str) -> String {
     format!("cosignature/v1\ntime {time}\n{text}")
 }
 

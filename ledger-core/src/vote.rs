@@ -52,6 +52,24 @@ pub fn vote_message(
     writer.finish()
 }
 
+/// What a proposer signs: domain, chain, height, round, the round in which a quorum of prevotes was
+/// seen for the value (empty if none), value (header hash), address.
+#[must_use]
+pub fn proposal_message(
+    chain: &Hash32,
+    height: u64,
+    round: u32,
+    valid_round: Option<u32>,
+    value: &Hash32,
+    address: &[u8; 20],
+) -> Vec<u8> {
+    let mut writer = Writer::with_domain("chopmark/proposal/v1");
+    writer.bytes(&chain.0).u64(height).u32(round);
+    writer.bytes(valid_round.map(u32::to_be_bytes).as_ref().map_or(&[], |round| &round[..]));
+    writer.bytes(&value.0).bytes(address);
+    writer.finish()
+}
+
 /// One precommit of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,15 +129,37 @@ impl Certificate {
     /// A certificate from precommits of validator keys.
     #[must_use]
     pub fn new(height: u64, round: u32, value: Hash32, precommits: &[(Hash32, [u8; 64])]) -> Self {
+        let precommits = precommits.iter().map(|(key, signature)| (address(key), *signature));
+        Self::of_addresses(height, round, value, precommits)
+    }
+
+    /// A certificate from precommits of validator addresses.
+    #[must_use]
+    pub fn of_addresses(
+        height: u64,
+        round: u32,
+        value: Hash32,
+        precommits: impl Iterator<Item = ([u8; 20], [u8; 64])>,
+    ) -> Self {
         let mut signatures: Vec<CommitSignature> = precommits
-            .iter()
-            .map(|(key, signature)| CommitSignature {
-                address: hex::encode(address(key)),
+            .map(|(address, signature)| CommitSignature {
+                address: hex::encode(address),
                 signature: hex::encode(signature),
             })
             .collect();
         signatures.sort_by(|a, b| a.address.cmp(&b.address));
         Self { height, round, signatures, v: V1, value }
+    }
+
+    /// Addresses and signatures; `None` if a field is not hexadecimal of its length in lower case.
+    #[must_use]
+    pub fn precommits(&self) -> Option<Vec<([u8; 20], [u8; 64])>> {
+        let read = |commit: &CommitSignature| {
+            let mut address = [0; 20];
+            hex::decode_to_slice(&commit.address, &mut address).ok()?;
+            Some((address, decode_signature(&commit.signature)?.to_bytes()))
+        };
+        self.signatures.iter().map(read).collect()
     }
 
     /// Checks that a quorum of `members` decided `value` at `height`.

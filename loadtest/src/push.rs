@@ -86,14 +86,7 @@ pub(crate) async fn push(target: &Target, plan: &Plan) -> anyhow::Result<(Pushed
         let schedule = Arc::clone(&schedule);
         workers.spawn(async move { worker.work(&schedule).await });
     }
-    let mut total = Pushed {
-        elapsed: Duration::ZERO,
-        accepted: 0,
-        refused: 0,
-        verified: 0,
-        accept: histogram()?,
-        commit: histogram()?,
-    };
+    let mut total = Pushed::nothing()?;
     let mut open = Vec::new();
     while let Some(one) = workers.join_next().await {
         let (one, samples) = one??;
@@ -124,6 +117,17 @@ impl Unverified {
 }
 
 impl Pushed {
+    fn nothing() -> anyhow::Result<Self> {
+        Ok(Self {
+            elapsed: Duration::ZERO,
+            accepted: 0,
+            refused: 0,
+            verified: 0,
+            accept: histogram()?,
+            commit: histogram()?,
+        })
+    }
+
     fn note(&mut self, micros: u64) {
         self.commit.saturating_record(micros);
         self.verified += 1;
@@ -147,14 +151,7 @@ const SAMPLES_MAX: usize = 16;
 impl Worker {
     async fn work(&self, schedule: &Schedule) -> anyhow::Result<(Pushed, Samples)> {
         let mut samples = Samples::new();
-        let mut done = Pushed {
-            elapsed: Duration::ZERO,
-            accepted: 0,
-            refused: 0,
-            verified: 0,
-            accept: histogram()?,
-            commit: histogram()?,
-        };
+        let mut done = Pushed::nothing()?;
         while let Some((number, due)) = schedule.next().await {
             let sampled = self.plan.sample > 0 && number % self.plan.sample == 0;
             let answer = self.send(number).await?;

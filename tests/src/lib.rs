@@ -27,7 +27,10 @@ pub fn binary() -> PathBuf {
 
 /// Root of the repository.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("run by cargo"))
+        .join("..")
+        .canonicalize()
+        .expect("the repository")
 }
 
 /// A running `chopmark dev`. Killed when dropped.

@@ -36,7 +36,7 @@ pub(crate) const ORIGIN: &str = "ledger.example/log";
 
 /// The folder `schemas/` of the repository.
 pub(crate) fn schemas_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("run by cargo")).join("../schemas")
 }
 
 /// A 32-byte id that says what it is: SHA3-256 of a label.

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::output::EXIT_USAGE;
+use crate::{output::EXIT_USAGE, place::MEMBERS_MAX};
 
 /// Where `chopmark dev` keeps everything unless told otherwise.
 const DATA_DEFAULT: &str = "chopmark-data";
@@ -62,7 +62,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(
     long_about = "Runs a whole network on this machine, in one process and in the foreground: gateway, queue, \
-                  database, committer and one member's node, with the formats, the API and the proofs of \
+                  database, committer and a node for every member, with the formats, the API and the proofs of \
                   production. Everything lies in one folder; stop it with Ctrl-C and start it again, nothing \
                   is lost.\n\n\
                   When it is ready it writes DIR/dev.json (readable by you alone): addresses, an API key, the \
@@ -70,6 +70,7 @@ pub(crate) enum Command {
     after_long_help = "\
 Examples:
   chopmark dev
+  chopmark dev --members 4
   chopmark dev --data /var/tmp/ledger --listen 127.0.0.1:9000
   chopmark dev --log-format json 2>dev.log &
 
@@ -88,9 +89,9 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8082")]
     pub(crate) metrics_listen: SocketAddr,
 
-    /// Members of the network; this version runs one
+    /// Members of a new network, 1 to 7, a whole node each; a quorum is two thirds and one
     #[arg(long, value_name = "N", default_value = "1", value_parser = members)]
-    pub(crate) members: u8,
+    pub(crate) members: usize,
 
     /// File that remembers what the node signed; keep it off the data's backups [default: DIR.guard]
     #[arg(long, value_name = "PATH")]
@@ -109,11 +110,10 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-fn members(text: &str) -> Result<u8, String> {
+fn members(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(1) => Ok(1),
-        Ok(n @ 2_u8..) => Err(format!("a network of {n} members is not built yet; this version runs one: --members 1")),
-        _ => Err("not a number of members; this version runs one: --members 1".to_owned()),
+        Ok(members @ 1..=MEMBERS_MAX) => Ok(members),
+        _ => Err(format!("one process runs 1 to {MEMBERS_MAX} members")),
     }
 }
 
@@ -435,10 +435,11 @@ mod tests {
     }
 
     #[test]
-    fn one_member_for_now() {
+    fn one_to_seven_members() {
         assert_eq!(members("1"), Ok(1));
-        for refused in ["0", "4", "-1", "300", "one", ""] {
-            assert!(members(refused).unwrap_err().contains("--members 1"), "{refused}");
+        assert_eq!(members("7"), Ok(7));
+        for refused in ["0", "8", "-1", "300", "one", ""] {
+            assert!(members(refused).unwrap_err().contains("1 to 7"), "{refused}");
         }
     }
 }

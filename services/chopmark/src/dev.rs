@@ -3,34 +3,45 @@
 
 use std::{
     io::Write as _,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use chopmark_cache::MemoryCache;
 use chopmark_committer::{ProjectConfig, ProjectLoop, SubmitConfig, SubmitLoop, SubmitPorts};
 use chopmark_domain::{
-    Ports, Services, Settings, auth::ApiKey, id::IdIssuer, ports::TenantStore as _, seal::KeyEncryptionKey,
+    Ports, Services, Settings,
+    auth::ApiKey,
+    id::IdIssuer,
+    lookup::PublicLedger,
+    ports::{Random, TenantStore as _},
+    seal::KeyEncryptionKey,
 };
-use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
+use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals, Stopper};
 use chopmark_node::{
-    Node, NodeConfig, NodeError, POOL_BYTES_MAX,
+    NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, Peer,
     keys::{self, NodeKeys},
 };
 use chopmark_queue::EmbeddedQueue;
 use chopmark_store::SqliteStore;
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::{
     cli::DevArgs,
-    ledger::EmbeddedLedger,
+    ledger::{EmbeddedLedger, NodeReader},
     output::Out,
-    place::{API_KEYS, DOMAIN, IDS, KEK, ORIGIN, Place},
+    place::{API_KEYS, IDS, KEK, MemberPlace, ORIGIN, Place},
     secrets,
     system::{self, System},
     telemetry, tenants,
@@ -39,6 +50,8 @@ use crate::{
 /// The tenant of an embedded network.
 const TENANT: &str = "ten_dev";
 const NETWORK: &str = "sandbox";
+/// How long a quorum of the members may take to meet for the first time.
+const QUORUM_TIMEOUT: Duration = Duration::from_secs(60);
 /// Ports tried after the one asked for.
 const PORTS_TRIED: u16 = 100;
 
@@ -73,13 +86,16 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let metrics = telemetry::start_metrics()?;
     let place = Place::new(&args.data, args.guard.as_deref())?;
     let random = Arc::new(System);
-    place.make(random.as_ref())?;
-    let node = open_node(&place).await?;
+    place.make(random.as_ref(), args.members)?;
+    let members = place.members(args.members);
+    let nodes = open_nodes(&place, &members, args.listen.ip()).await?;
+    let handles: Vec<NodeHandle> = nodes.iter().map(Node::handle).collect();
+    let node = handles.first().context("a network has a member")?.clone();
     let submitter = keys::load(&place.keys(), "submitter")?;
-    let ledger = Arc::new(EmbeddedLedger::new(node.handle(), submitter));
+    let ledger = Arc::new(EmbeddedLedger::new(handles.clone(), submitter)?);
     let store = Arc::new(SqliteStore::open(&format!("sqlite:{}", place.database().display())).await?);
     // The tenant is in the database before the ledger has a block.
-    if node.handle().height() > 0 && store.tenant(NETWORK, TENANT).await?.is_none() {
+    if node.height() > 0 && store.tenant(NETWORK, TENANT).await?.is_none() {
         bail!(
             "{} is empty, and the ledger is not: restore the database from a backup. It held the secret of the \
              tenant, without which a repeated request would be notarized twice, and the private part of every record",
@@ -92,6 +108,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let ids = IdIssuer::new(secrets::load(&place.secret(IDS))?);
     let hashing_key = secrets::load(&place.secret(API_KEYS))?;
     let governance = keys::load(&place.keys(), "governance")?;
+    wait_for_quorum(&node).await?;
     // The database first: once the ledger has a block, a database without tenant is a lost one.
     tenants::insert(store.as_ref(), &kek, random.as_ref(), TENANT, NETWORK, system::now_ms()).await?;
     tenants::register(ledger.as_ref(), &governance, TENANT).await?;
@@ -99,21 +116,29 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     tenants::ensure_key(store.as_ref(), &key, &hashing_key, TENANT, system::now_ms()).await?;
 
     let stop = CancellationToken::new();
-    let mut committer = start_committer(&node, &ledger, &store, &queue, &stop)?;
+    let reader = Arc::new(NodeReader::new(node.clone()));
+    let mut committer = start_committer(&reader, &node, &ledger, &store, &queue, &stop)?;
     let ports = Ports {
         queue: Arc::new(queue.clone()),
         cache: Arc::new(MemoryCache::default()),
         store: store.clone(),
         projection: store.clone(),
         tenants: store.clone(),
-        ledger: ledger.clone(),
+        ledger: reader,
         clock: random.clone(),
         random: random.clone(),
         originals: Some(Arc::new(ObjectOriginals::in_folder(&place.originals(), random.clone())?)),
     };
-    let services = Arc::new(Services::new(ports, Settings::new(NETWORK, node.handle().chain(), ids, kek, hashing_key)));
+    let services = Arc::new(Services::new(ports, Settings::new(NETWORK, node.chain(), ids, kek, hashing_key)));
     let public = listen(args.listen)?;
     let internal = listen(args.metrics_listen)?;
+    let mut read_urls = vec![url(&public)?];
+    let mut readers = Vec::new();
+    for handle in handles.iter().skip(1) {
+        let listener = TcpListener::bind((args.listen.ip(), 0)).context("listen for readers of a member's node")?;
+        read_urls.push(url(&listener)?);
+        readers.push(serve_reader(handle, listener, random.as_ref(), metrics.clone())?);
+    }
     let file = DevFile {
         v: 1,
         base_url: url(&public)?,
@@ -127,7 +152,11 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         data_dir: place.data.clone(),
         guard_path: place.guard.clone(),
         pid: std::process::id(),
-        nodes: vec![DevNode { member: DOMAIN.to_owned(), read_url: url(&public)? }],
+        nodes: members
+            .iter()
+            .zip(read_urls)
+            .map(|(member, read_url)| DevNode { member: member.domain.to_owned(), read_url })
+            .collect(),
     };
     // Before anybody is told that it is ready: who reads that may stop it at once.
     let signals = Signals::listen()?;
@@ -135,33 +164,59 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let serving = gateway.serve(public, internal)?;
     let stopper = serving.stopper();
     let served = tokio::spawn(serving.run());
-    std::fs::write(place.policy(), node.handle().policy()).context("write the policy")?;
+    std::fs::write(place.policy(), node.policy()?).context("write the policy")?;
     secrets::write(&place.dev_json(), &format!("{}\n", serde_json::to_string_pretty(&file)?))?;
     tracing::info!(base_url = file.base_url, "ready");
-    greet(&file, &place)?;
+    greet(&file, &place, members.len())?;
 
     let ended = wait_for_end(signals, &mut committer).await;
     // From here on nobody finds us; what was accepted is durable.
     let _gone = std::fs::remove_file(place.dev_json());
     stopper.stop().await;
     served.await??;
+    for (stopper, served) in readers {
+        stopper.stop().await;
+        served.await??;
+    }
     stop.cancel();
     while let Some(loop_ended) = committer.join_next().await {
         loop_ended??;
     }
-    tokio::task::spawn_blocking(move || node.close()).await?;
+    tokio::task::spawn_blocking(move || nodes.into_iter().for_each(Node::close)).await?;
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-async fn open_node(place: &Place) -> anyhow::Result<Node> {
-    let config = NodeConfig {
-        data: place.node(),
-        guard: place.guard.clone(),
-        keys: NodeKeys::load(&place.keys())?,
-        domain: DOMAIN.to_owned(),
-        clock: Arc::new(system::now_ms),
-        pool_bytes_max: POOL_BYTES_MAX,
-    };
+/// Opens the node of every member. Their addresses are drawn at each start: nobody outside this
+/// process knows them.
+async fn open_nodes(place: &Place, members: &[MemberPlace], ip: IpAddr) -> anyhow::Result<Vec<Node>> {
+    let keys = members.iter().map(|member| NodeKeys::load(&member.keys)).collect::<Result<Vec<_>, _>>()?;
+    let reserved = members.iter().map(|_| TcpListener::bind((ip, 0))).collect::<Result<Vec<_>, _>>();
+    let reserved = reserved.context("reserve addresses for the members' nodes")?;
+    let addresses = reserved.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+    drop(reserved);
+    let peers: Vec<Peer> = addresses
+        .iter()
+        .zip(&keys)
+        .map(|(address, keys)| Peer { address: *address, network_key: keys.network_key() })
+        .collect();
+    let mut nodes = Vec::with_capacity(members.len());
+    for ((member, keys), listen) in members.iter().zip(keys).zip(addresses) {
+        let others = peers.iter().filter(|peer| peer.address != listen).cloned().collect();
+        let config = NodeConfig {
+            data: member.node.clone(),
+            guard: member.guard.clone(),
+            keys,
+            domain: member.domain.to_owned(),
+            clock: Arc::new(system::now_ms),
+            pool_bytes_max: POOL_BYTES_MAX,
+            network: NetworkConfig { listen, peers: others },
+        };
+        nodes.push(open_node(place, config).await?);
+    }
+    Ok(nodes)
+}
+
+async fn open_node(place: &Place, config: NodeConfig) -> anyhow::Result<Node> {
     let opened = tokio::task::spawn_blocking(move || Node::open(config)).await?;
     opened.map_err(|error| match error {
         NodeError::Damaged(_) | NodeError::Diverged { .. } | NodeError::Log(_) => anyhow::anyhow!(
@@ -173,13 +228,51 @@ async fn open_node(place: &Place) -> anyhow::Result<Node> {
     })
 }
 
+/// A new network has something to serve once a quorum has signed its first checkpoint.
+async fn wait_for_quorum(node: &NodeHandle) -> anyhow::Result<()> {
+    let give_up = Instant::now() + QUORUM_TIMEOUT;
+    while let Err(error) = node.published() {
+        if let Some(reason) = node.failure() {
+            bail!("the node has stopped: {reason}");
+        }
+        if Instant::now() > give_up {
+            return Err(error.into());
+        }
+        node.wait_published(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+/// Serves what a member's node knows to anybody, without the operator.
+fn serve_reader(
+    node: &NodeHandle,
+    listener: TcpListener,
+    random: &dyn Random,
+    metrics: PrometheusHandle,
+) -> anyhow::Result<(Stopper, JoinHandle<std::io::Result<()>>)> {
+    let (mut cursors, mut start) = ([0; 32], [0; 8]);
+    random.fill(&mut cursors)?;
+    random.fill(&mut start)?;
+    let reader = NodeReader::new(node.clone());
+    // Cursors end with the process; nobody keeps one.
+    let ids = IdIssuer::new(Zeroizing::new(cursors));
+    let ledger = PublicLedger::new(NETWORK.to_owned(), node.chain(), ids, Arc::new(reader));
+    let config = GatewayConfig { workers: Some(1), ..GatewayConfig::default() };
+    let gateway = Gateway::reader(Arc::new(ledger), u64::from_be_bytes(start), config, move || metrics.render());
+    let internal = TcpListener::bind((listener.local_addr()?.ip(), 0))?;
+    let serving = gateway.serve(listener, internal)?;
+    let stopper = serving.stopper();
+    Ok((stopper, tokio::spawn(serving.run())))
+}
+
 /// What whoever started it needs next; the log goes to standard error.
-fn greet(file: &DevFile, place: &Place) -> anyhow::Result<()> {
+fn greet(file: &DevFile, place: &Place, members: usize) -> anyhow::Result<()> {
     let mut out = Out::lock();
     writeln!(
         out,
-        "Chopmark serves {} (sandbox, one member). The API key is in {}",
+        "Chopmark serves {} (sandbox, {}). The API key is in {}",
         file.base_url,
+        if members == 1 { "one member".to_owned() } else { format!("{members} members") },
         place.dev_json().display()
     )?;
     writeln!(out, "Notarize a file:  chopmark submit FILE --dev {}", place.data.display())?;
@@ -191,13 +284,14 @@ fn greet(file: &DevFile, place: &Place) -> anyhow::Result<()> {
 type Loops = tokio::task::JoinSet<anyhow::Result<()>>;
 
 fn start_committer(
-    node: &Node,
+    reader: &Arc<NodeReader>,
+    node: &NodeHandle,
     ledger: &Arc<EmbeddedLedger>,
     store: &Arc<SqliteStore>,
     queue: &EmbeddedQueue,
     stop: &CancellationToken,
 ) -> anyhow::Result<Loops> {
-    let genesis = node.handle().genesis().clone();
+    let genesis = node.genesis().clone();
     let ports = SubmitPorts {
         consumer: Box::new(queue.consumer()?),
         store: store.clone(),
@@ -205,7 +299,7 @@ fn start_committer(
         clock: Arc::new(System),
     };
     let submit = SubmitLoop::new(ports, SubmitConfig::new(genesis.network));
-    let project = ProjectLoop::new(ledger.clone(), store.clone(), genesis, ProjectConfig::default());
+    let project = ProjectLoop::new(reader.clone(), store.clone(), genesis, ProjectConfig::default());
     let mut loops = Loops::new();
     let token = stop.clone();
     loops.spawn(async move { Ok(submit.run(token).await?) });

@@ -1,8 +1,9 @@
-//! The ledger ports over a node in this process: signs submissions as the operator's submitter,
+//! The ledger ports over nodes in this process: signs submissions as the operator's submitter,
 //! and moves disk reads off the async runtime.
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 use chopmark_domain::ports::{
     BlockRef, DigestHits, LedgerBlock, LedgerReader, LedgerReceipt, LedgerStatus, LedgerWriter, PortError, PortResult,
@@ -14,10 +15,17 @@ use ledger_core::{
     tile::TilePath,
 };
 
-/// The node of this process as the ledger.
+/// Reads one node of this process.
+#[derive(Clone)]
+pub(crate) struct NodeReader {
+    node: NodeHandle,
+}
+
+/// The nodes of this process as the ledger: read from the first, submitted to all.
 #[derive(Clone)]
 pub(crate) struct EmbeddedLedger {
     node: NodeHandle,
+    others: Vec<NodeHandle>,
     submitter: SigningKey,
 }
 
@@ -26,14 +34,24 @@ const PORT: &str = "ledger";
 fn failed(error: &NodeError) -> PortError {
     let reason = error.to_string();
     match error {
-        NodeError::Io { .. } | NodeError::Store(_) => PortError::Unavailable { port: PORT, reason },
+        NodeError::Io { .. } | NodeError::Store(_) | NodeError::NothingPublished => {
+            PortError::Unavailable { port: PORT, reason }
+        }
         _ => PortError::Broken { port: PORT, reason },
     }
 }
 
 impl EmbeddedLedger {
-    pub(crate) fn new(node: NodeHandle, submitter: SigningKey) -> Self {
-        Self { node, submitter }
+    pub(crate) fn new(nodes: Vec<NodeHandle>, submitter: SigningKey) -> anyhow::Result<Self> {
+        let mut nodes = nodes.into_iter();
+        let node = nodes.next().context("a ledger has a node")?;
+        Ok(Self { node, others: nodes.collect(), submitter })
+    }
+}
+
+impl NodeReader {
+    pub(crate) fn new(node: NodeHandle) -> Self {
+        Self { node }
     }
 
     /// Runs a read on a thread that may block.
@@ -57,6 +75,15 @@ impl LedgerWriter for EmbeddedLedger {
 
     async fn submit(&self, operations: Vec<SignedOperation>) -> PortResult<Vec<SubmitResult>> {
         let submission = Submission::sign(&self.node.chain(), &self.submitter, operations.clone());
+        // To every node, so that whoever proposes next has it; operation ids make that safe.
+        for other in &self.others {
+            let (other, submission) = (other.clone(), submission.clone());
+            tokio::spawn(async move {
+                if let Err(error) = other.submit(submission).await {
+                    tracing::debug!(%error, "another member's node did not take a submission");
+                }
+            });
+        }
         match self.node.submit(submission).await {
             Ok(ended) => Ok(ended
                 .into_iter()
@@ -94,7 +121,7 @@ impl EmbeddedLedger {
 }
 
 #[async_trait]
-impl LedgerReader for EmbeddedLedger {
+impl LedgerReader for NodeReader {
     fn is_deciding(&self) -> bool {
         self.node.failure().is_none()
     }
@@ -160,7 +187,7 @@ impl LedgerReader for EmbeddedLedger {
     }
 
     async fn policy(&self) -> PortResult<String> {
-        Ok(self.node.policy())
+        self.node.policy().map_err(|error| failed(&error))
     }
 
     fn origin(&self) -> String {

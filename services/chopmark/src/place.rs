@@ -24,8 +24,19 @@ pub(crate) const IDS: &str = "ids.key";
 pub(crate) const API_KEYS: &str = "api-keys.key";
 const SECRETS: [&str; 3] = [KEK, IDS, API_KEYS];
 
-/// Domain of the only member of an embedded network.
-pub(crate) const DOMAIN: &str = "operator.localhost";
+/// Most members of an embedded network: each runs a whole node in this process.
+pub(crate) const MEMBERS_MAX: usize = 7;
+/// The operator, whose committer submits: the first member.
+const OPERATOR: &str = "operator.localhost";
+/// The others in the order in which a network takes them in.
+const OTHERS: [&str; MEMBERS_MAX - 1] = [
+    "court.localhost",
+    "notary.localhost",
+    "association.localhost",
+    "arbitration.localhost",
+    "university.localhost",
+    "archive.localhost",
+];
 /// Origin of an embedded network's log.
 pub(crate) const ORIGIN: &str = "sandbox.localhost/log";
 
@@ -33,6 +44,15 @@ pub(crate) const ORIGIN: &str = "sandbox.localhost/log";
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) data: PathBuf,
+    pub(crate) guard: PathBuf,
+}
+
+/// Where one member of an embedded network keeps its own.
+#[derive(Debug, Clone)]
+pub(crate) struct MemberPlace {
+    pub(crate) domain: &'static str,
+    pub(crate) keys: PathBuf,
+    pub(crate) node: PathBuf,
     pub(crate) guard: PathBuf,
 }
 
@@ -52,6 +72,19 @@ impl Place {
 
     pub(crate) fn keys(&self) -> PathBuf {
         self.data.join("keys")
+    }
+
+    /// The members: the operator in the folder itself, the others below it. Guards lie outside.
+    pub(crate) fn members(&self, count: usize) -> Vec<MemberPlace> {
+        let operator =
+            MemberPlace { domain: OPERATOR, keys: self.keys(), node: self.node(), guard: self.guard.clone() };
+        let others = OTHERS.iter().take(count.saturating_sub(1)).map(|domain| {
+            let folder = self.data.join("members").join(domain);
+            let mut guard = self.guard.as_os_str().to_owned();
+            guard.push(format!(".{domain}"));
+            MemberPlace { domain, keys: folder.join("keys"), node: folder.join("node"), guard: guard.into() }
+        });
+        std::iter::once(operator).chain(others).collect()
     }
 
     pub(crate) fn secret(&self, name: &str) -> PathBuf {
@@ -80,16 +113,16 @@ impl Place {
 
     /// Makes whatever is missing: folders, keys, secrets, genesis. A crash at any line leaves
     /// something that the next call completes; the genesis comes last.
-    pub(crate) fn make(&self, random: &dyn Random) -> anyhow::Result<()> {
+    pub(crate) fn make(&self, random: &dyn Random, members: usize) -> anyhow::Result<()> {
         if self.data.exists() && !self.data.is_dir() {
             bail!("{} is a file: give a folder, which may be new", self.data.display());
         }
         let folders = [self.data.clone(), self.data.join("secrets"), self.originals(), self.queue()];
-        for folder in folders.iter().filter(|_| self.node().exists()) {
-            // Made before the node: one that is missing now was lost, with what it held.
-            if !folder.exists() {
-                bail!("{} is missing: restore it from a backup", folder.display());
-            }
+        // Made before the node: one that is missing now was lost, with what it held.
+        if self.node().exists()
+            && let Some(lost) = folders.iter().find(|folder| !folder.exists())
+        {
+            bail!("{} is missing: restore it from a backup", lost.display());
         }
         for folder in &folders {
             let mut builder = fs::DirBuilder::new();
@@ -103,29 +136,71 @@ impl Place {
             let owner_only = fs::Permissions::from_mode(0o700);
             fs::set_permissions(folder, owner_only).with_context(|| format!("close {} to others", folder.display()))?;
         }
-        if !self.keys().exists() {
-            let unfinished = self.data.join("keys.new");
-            if unfinished.exists() {
-                fs::remove_dir_all(&unfinished).with_context(|| format!("remove {}", unfinished.display()))?;
-            }
-            keys::generate(&unfinished)?;
-            fs::rename(&unfinished, self.keys()).context("name the key folder")?;
-            fs::File::open(&self.data).and_then(|folder| folder.sync_all()).context("sync the data folder")?;
+        let places = self.members(members);
+        // Finished last: whatever a member lacks beside it was lost.
+        let finished = self.node().exists();
+        if finished && let Some(lost) = places.iter().find(|place| !place.keys.exists() || !place.node.exists()) {
+            let folder = if lost.keys.exists() { &lost.node } else { &lost.keys };
+            bail!("{} is missing: restore it from a backup, or start with the --members of before", folder.display());
         }
-        if !self.node().exists() {
+        for place in &places {
+            make_keys(place)?;
+        }
+        if finished {
+            let genesis = fs::read(self.node().join("genesis.json")).context("read the genesis")?;
+            let born = Genesis::parse(&genesis)?.members.len();
+            if born != members {
+                bail!("{} is a network of {born} members: start it with --members {born}", self.data.display());
+            }
+        } else {
             for name in SECRETS {
                 secrets::draw(&self.secret(name), random)?;
             }
-            let genesis = Genesis {
-                members: MemberSet::new(vec![keys::public_member(&self.keys(), DOMAIN)?])?,
-                network: Network::Sandbox,
-                origin: ORIGIN.to_owned(),
-                policy: Policy::default(),
-                time: system::now_ms(),
-                v: V1,
-            };
-            chopmark_node::init(&self.node(), &self.guard, &genesis)?;
+        }
+        let genesis = self.genesis(&places)?;
+        // The operator's node last: what was begun and not finished is begun again.
+        for place in places.iter().rev().filter(|place| !place.node.exists()) {
+            chopmark_node::init(&place.node, &place.guard, &genesis)?;
         }
         Ok(())
     }
+
+    /// The genesis that some member has already, or a new one.
+    fn genesis(&self, places: &[MemberPlace]) -> anyhow::Result<Genesis> {
+        for place in places {
+            match fs::read(place.node.join("genesis.json")) {
+                Ok(bytes) => return Ok(Genesis::parse(&bytes)?),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context("read the genesis"),
+            }
+        }
+        let mut members =
+            places.iter().map(|place| keys::public_member(&place.keys, place.domain)).collect::<Result<Vec<_>, _>>()?;
+        members.sort_by(|a, b| a.domain.cmp(&b.domain));
+        Ok(Genesis {
+            members: MemberSet::new(members)?,
+            network: Network::Sandbox,
+            origin: ORIGIN.to_owned(),
+            policy: Policy::default(),
+            time: system::now_ms(),
+            v: V1,
+        })
+    }
+}
+
+/// Draws a member's keys, all or none.
+fn make_keys(place: &MemberPlace) -> anyhow::Result<()> {
+    if place.keys.exists() {
+        return Ok(());
+    }
+    let folder = place.keys.parent().context("the key folder has a parent")?;
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder).with_context(|| format!("create {}", folder.display()))?;
+    let unfinished = place.keys.with_extension("new");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).with_context(|| format!("remove {}", unfinished.display()))?;
+    }
+    keys::generate(&unfinished)?;
+    fs::rename(&unfinished, &place.keys).context("name the key folder")?;
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).context("sync the folder of the keys")
 }

@@ -183,11 +183,9 @@ impl Acceptor {
         let (drafts, places) = fold_repeats(drafts);
         let answers = self.accept_distinct(drafts).await;
         let Some(places) = places else { return answers };
-        let answer = |at: usize| answers.get(at).cloned();
-        places
-            .into_iter()
-            .map(|at| answer(at).unwrap_or_else(|| Err(failure::broken("a draft without place"))))
-            .collect()
+        let answer =
+            |at: usize| answers.get(at).cloned().unwrap_or_else(|| Err(failure::broken("a draft without place")));
+        places.into_iter().map(answer).collect()
     }
 
     async fn accept_distinct(&self, drafts: Vec<Draft>) -> Vec<Answer> {

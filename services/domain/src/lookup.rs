@@ -131,6 +131,24 @@ pub struct MemberFacts {
 }
 
 impl PublicLedger {
+    /// Over a ledger; `ids` signs the cursors of its pages.
+    #[must_use]
+    pub fn new(network: String, chain: Hash32, ids: IdIssuer, ledger: Arc<dyn LedgerReader>) -> Self {
+        Self { network, chain, ids, ledger }
+    }
+
+    /// `sandbox` or `live`.
+    #[must_use]
+    pub fn network_name(&self) -> &str {
+        &self.network
+    }
+
+    /// Whether the node behind it decides and signs.
+    #[must_use]
+    pub fn is_deciding(&self) -> bool {
+        self.ledger.is_deciding()
+    }
+
     /// Records of a digest from the cursor on.
     pub async fn find(&self, algorithm: Algorithm, digest: &Hash32, page: &PageQuery) -> Result<Found, Problem> {
         let scope = [b"verify-from", self.network.as_bytes(), algorithm.as_str().as_bytes(), &digest.0];

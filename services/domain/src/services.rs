@@ -75,7 +75,7 @@ pub struct Services {
     /// Reading one's own.
     pub records: Records,
     /// Reading what is public.
-    pub ledger: PublicLedger,
+    pub ledger: Arc<PublicLedger>,
     /// Issues ids.
     pub ids: IdIssuer,
     /// `sandbox` or `live`.
@@ -102,7 +102,7 @@ impl Services {
                 originals,
             },
             records: Records { network: network.clone(), ids: ids.clone(), store, ledger: Arc::clone(&ledger) },
-            ledger: PublicLedger { network: network.clone(), chain, ids: ids.clone(), ledger },
+            ledger: Arc::new(PublicLedger::new(network.clone(), chain, ids.clone(), ledger)),
             ids,
             network,
             ports,

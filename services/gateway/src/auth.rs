@@ -90,7 +90,7 @@ impl FromRequest for LogReader {
 async fn authenticate(req: &HttpRequest, scope: Scope) -> Outcome<Caller> {
     let shared = shared(req)?;
     let caller = match bearer(req.headers()) {
-        Ok(key) => shared.services.access.authenticate(key).await.map_err(at_header),
+        Ok(key) => shared.services()?.access.authenticate(key).await.map_err(at_header),
         Err(problem) => Err(problem),
     };
     let caller = match caller {

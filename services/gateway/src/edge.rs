@@ -149,7 +149,7 @@ fn render(refusal: &Refusal, req: &HttpRequest, id: &str) -> HttpResponse {
     for (name, value) in headers {
         response.insert_header((name.clone(), value.clone()));
     }
-    let network = req.app_data::<Data<Shared>>().map(|shared| shared.services.network.clone()).unwrap_or_default();
+    let network = req.app_data::<Data<Shared>>().map(|shared| shared.network.clone()).unwrap_or_default();
     metrics::counter!(
         "chopmark_gateway_problems_total", "code" => problem.code().as_str(), "network" => network
     )

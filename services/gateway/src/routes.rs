@@ -50,9 +50,21 @@ pub(crate) const PUBLIC: &[(&str, &[&str])] = &[
     ("/health/ready", GET),
 ];
 
+/// Begin of the paths that need a key, a database or a queue.
+const OF_TENANTS: [&str; 3] = ["/v1/evidence", "/v1/operations", "/v1/cases"];
+
 /// Registers the routes of the public listener.
 pub(crate) fn public(config: &mut ServiceConfig, network: &str) {
-    for (path, methods) in PUBLIC {
+    register(config, network, |_| true);
+}
+
+/// Registers the routes of a member's node: those that need nothing but the ledger.
+pub(crate) fn reader(config: &mut ServiceConfig, network: &str) {
+    register(config, network, |path| !OF_TENANTS.iter().any(|begin| path.starts_with(begin)));
+}
+
+fn register(config: &mut ServiceConfig, network: &str, serves: impl Fn(&str) -> bool) {
+    for (path, methods) in PUBLIC.iter().filter(|(path, _)| serves(path)) {
         let resource = resource(path, methods, network);
         config.service(match *path {
             "/v1/evidence" => resource.route(get().to(evidence::list)).route(web::post().to(evidence::create)),

@@ -13,7 +13,7 @@ use actix_web::{
     middleware::from_fn,
     web::{Data, ServiceConfig},
 };
-use chopmark_domain::Services;
+use chopmark_domain::{Services, lookup::PublicLedger};
 
 use crate::{config::GatewayConfig, edge::edge, routes, state::Shared};
 
@@ -35,7 +35,25 @@ impl Gateway {
         config: GatewayConfig,
         metrics: impl Fn() -> String + Send + Sync + 'static,
     ) -> Self {
-        Self { shared: Arc::new(Shared::new(services, config, Box::new(metrics))) }
+        let mut start = [0; 8];
+        // Ids of requests are names for the log; without randomness the clock tells them apart.
+        if services.ports().random.fill(&mut start).is_err() {
+            start = services.ports().clock.now_ms().to_be_bytes();
+        }
+        let (ledger, start) = (Arc::clone(&services.ledger), u64::from_be_bytes(start));
+        Self { shared: Arc::new(Shared::new(ledger, Some(services), start, config, Box::new(metrics))) }
+    }
+
+    /// The read interface of a member's node: what anybody may look up, without database, queue or
+    /// key. `start` is a random number by which requests of two processes are told apart.
+    #[must_use]
+    pub fn reader(
+        ledger: Arc<PublicLedger>,
+        start: u64,
+        config: GatewayConfig,
+        metrics: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Self {
+        Self { shared: Arc::new(Shared::new(ledger, None, start, config, Box::new(metrics))) }
     }
 
     /// The application of the public listener; every worker builds its own.
@@ -50,7 +68,7 @@ impl Gateway {
             InitError = (),
         > + use<>,
     > {
-        self.app(routes::public)
+        self.app(if self.shared.gateway_services().is_some() { routes::public } else { routes::reader })
     }
 
     /// The application of the internal listener.
@@ -80,7 +98,7 @@ impl Gateway {
             InitError = (),
         > + use<>,
     > {
-        let network = self.shared.services.network.clone();
+        let network = self.shared.network.clone();
         App::new()
             .app_data(Data::from(Arc::clone(&self.shared)))
             .configure(move |config| routes(config, &network))

@@ -5,10 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use chopmark_domain::{Services, id::base32};
+use chopmark_api::ProblemCode;
+use chopmark_domain::{Services, id::base32, lookup::PublicLedger};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{config::GatewayConfig, limit::Limits};
+use crate::{config::GatewayConfig, limit::Limits, refusal::Outcome};
 
 /// A body costs its bytes, what is parsed from it and what is published: about four times.
 const BODY_COST_FACTOR: usize = 4;
@@ -19,7 +20,12 @@ const COST_UNIT_BYTES: usize = 1024;
 
 /// State of one gateway process.
 pub(crate) struct Shared {
-    pub(crate) services: Arc<Services>,
+    /// `sandbox` or `live`.
+    pub(crate) network: String,
+    /// What anybody may read.
+    pub(crate) ledger: Arc<PublicLedger>,
+    /// Everything else; a member's node has nothing else.
+    services: Option<Arc<Services>>,
     pub(crate) config: GatewayConfig,
     pub(crate) limits: Limits,
     pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
@@ -33,22 +39,37 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
-        services: Arc<Services>,
+        ledger: Arc<PublicLedger>,
+        services: Option<Arc<Services>>,
+        request_ids_start: u64,
         config: GatewayConfig,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
     ) -> Self {
+        let network = ledger.network_name().to_owned();
         let units = (config.bodies_bytes_max / COST_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         Self {
             limits: Limits::new(&config),
             uploads: Arc::new(Semaphore::new(config.uploads_max)),
-            accepted: metrics::counter!("chopmark_gateway_accepted_total", "network" => services.network.clone()),
+            accepted: metrics::counter!("chopmark_gateway_accepted_total", "network" => network.clone()),
             bodies: Arc::new(Semaphore::new(units)),
             draining: AtomicBool::new(false),
-            request_ids: RequestIds::new(services.as_ref()),
+            request_ids: RequestIds { start: request_ids_start, count: AtomicU64::new(0) },
+            network,
+            ledger,
             services,
             config,
             metrics,
         }
+    }
+
+    /// The use cases behind a key. A member's node has none, and no route that asks for them.
+    pub(crate) fn services(&self) -> Outcome<&Services> {
+        self.services.as_deref().ok_or_else(|| ProblemCode::RouteNotFound.into())
+    }
+
+    /// Those of a gateway.
+    pub(crate) fn gateway_services(&self) -> Option<&Services> {
+        self.services.as_deref()
     }
 
     /// Room in memory for a body of so many bytes; `None`: there is none at present.
@@ -77,15 +98,6 @@ struct RequestIds {
 }
 
 impl RequestIds {
-    fn new(services: &Services) -> Self {
-        let mut start = [0; 8];
-        // Ids of requests are names for the log; without randomness the clock tells them apart.
-        if services.ports().random.fill(&mut start).is_err() {
-            start = services.ports().clock.now_ms().to_be_bytes();
-        }
-        Self { start: u64::from_be_bytes(start), count: AtomicU64::new(0) }
-    }
-
     fn next(&self) -> String {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         format!("req_{}", base32(&self.start.wrapping_add(count).to_be_bytes()))

@@ -8,6 +8,7 @@
 //! - `height_by_size`: first leaf index after a block's entries (u64 BE) → its height; only
 //!   blocks with entries.
 //! - `checkpoint`: tree size (u64 BE) → number of its record in the checkpoint log.
+//! - `members`: first tree size that a member set signs for (u64 BE) → the set.
 //! - `meta`: high-water mark, right edge, state digests.
 //!
 //! Invariant: one atomic batch moves everything of a block together with the high-water mark,
@@ -25,8 +26,10 @@ use ledger_core::{
     Hash32,
     codec::{DecodeError, Reader, Writer},
     digests::{Algorithm, Digests},
+    json::from_canonical,
+    member::MemberSet,
     merkle::{LeafIndex, TreeSize},
-    state::{Changes, StateDigest, StateError, StateRead},
+    state::{Changes, StateDigest, StateError, StateRead, key},
     tile::{decode_bundle, push_entry},
 };
 use parking_lot::RwLock;
@@ -93,6 +96,7 @@ pub(crate) struct Derived {
     digest_more: Keyspace,
     height_by_size: Keyspace,
     checkpoint: Keyspace,
+    members: Keyspace,
     meta: Keyspace,
 }
 
@@ -122,6 +126,7 @@ impl Derived {
             digest_more: keyspace("digest_more")?,
             height_by_size: keyspace("height_by_size")?,
             checkpoint: keyspace("checkpoint")?,
+            members: keyspace("members")?,
             meta: keyspace("meta")?,
             db,
         })
@@ -168,6 +173,9 @@ impl Derived {
                     }
                 }
             }
+            if let Some(Some(members)) = block.changes.get(key::MEMBERS) {
+                batch.insert(&self.members, (block.first_index + 1).to_be_bytes(), members.as_slice());
+            }
             if !block.entries.is_empty() {
                 let size = block.first_index + block.entries.len() as u64;
                 batch.insert(&self.height_by_size, size.to_be_bytes(), block.height.to_be_bytes());
@@ -210,6 +218,16 @@ impl Derived {
     /// All of the keyspace that maps the size of a checkpoint to its record.
     pub(crate) fn checkpoints(&self) -> Result<BTreeMap<u64, u64>, NodeError> {
         numbers(&self.checkpoint)
+    }
+
+    /// Every member set by the first tree size that it signs for.
+    pub(crate) fn members(&self) -> Result<BTreeMap<u64, MemberSet>, NodeError> {
+        let set = |item: fjall::Guard| {
+            let (size, bytes) = item.into_inner()?;
+            let set = from_canonical(&bytes).map_err(|_| NodeError::Damaged("a stored member set".to_owned()))?;
+            Ok((number(&size)?, set))
+        };
+        self.members.iter().map(set).collect()
     }
 
     /// Height of the block whose entries hold `index`.

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use chopmark_consensus::Failure;
 use ledger_core::{execute::BatchError, genesis::GenesisError, state::StateError};
 use thiserror::Error;
 
@@ -60,9 +61,24 @@ pub enum NodeError {
         /// First field that differs.
         field: &'static str,
     },
+    /// The consensus engine does not start, or has stopped.
+    #[error("{0}")]
+    Engine(Failure),
+    /// A new network on which no quorum has signed anything yet.
+    #[error("nothing is published yet: a quorum of the members has to sign first")]
+    NothingPublished,
     /// A batch that this node itself cut cannot be executed.
     #[error("own batch: {0}")]
     Batch(#[from] BatchError),
+}
+
+impl From<Failure> for NodeError {
+    fn from(failure: Failure) -> Self {
+        match failure.downcast() {
+            Ok(error) => *error,
+            Err(failure) => Self::Engine(failure),
+        }
+    }
 }
 
 impl NodeError {

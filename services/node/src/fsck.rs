@@ -21,14 +21,14 @@ use ledger_core::{
     tile::{TileKind, TilePath, decode_bundle},
 };
 use parking_lot::RwLock;
-use segment_log::{OnTornTail, Options, SegmentLog, SegmentReader};
+use segment_log::{Options, SegmentLog, SegmentReader};
 
 use crate::{
     NodeError,
     derived::{Applied, Derived, entry_digests},
     guard::Guard,
     handle::CheckpointRecord,
-    open::{BLOCK_FIRST, Layout, block_log_options, check_beginning, check_block_in},
+    open::{BLOCK_FIRST, Layout, block_log_options, check_beginning, check_block_in, read_only},
     tail::Tail,
     tiles::{FullTile, TileFiles},
 };
@@ -87,7 +87,6 @@ pub fn fsck(data: &Path, guard: Option<&Path>) -> Result<Report, NodeError> {
     let layout = Layout(data.to_owned());
     let genesis = layout.read_genesis()?;
     let mut report = Report::default();
-    let read_only = |options: Options| Options { torn_tail: OnTornTail::Refuse, ..options };
     let (blocks, found) = match SegmentLog::open(layout.blocks(), read_only(block_log_options())) {
         Ok(opened) => opened,
         Err(error @ segment_log::Error::Locked { .. }) => return Err(error.into()),
@@ -118,7 +117,7 @@ pub fn fsck(data: &Path, guard: Option<&Path>) -> Result<Report, NodeError> {
     }
     report.height = check.parent.height;
     report.size = check.parent.frontier.size().0;
-    check.checkpoints(&mut report, &layout, &genesis, read_only(Options::default()), store.as_ref())?;
+    check.checkpoints(&mut report, &layout, read_only(Options::default()), store.as_ref())?;
     check.leftovers(&mut report, &layout)?;
     if let Some(guard) = guard {
         check.guard(&mut report, guard);
@@ -200,8 +199,9 @@ struct Check {
     roots: BTreeMap<u64, Hash32>,
     /// Height of every block that added entries, by the size after it.
     heights: BTreeMap<u64, u64>,
-    /// Members by the height from which they are in force.
-    members: BTreeMap<u64, MemberSet>,
+    /// The policy of the members in force, by the height from which they are.
+    policies: BTreeMap<u64, PolicyFile>,
+    origin: String,
     derived: PathBuf,
     applied: Option<Applied>,
     index_keys: usize,
@@ -219,7 +219,8 @@ impl Check {
             tail: RwLock::default(),
             roots: BTreeMap::new(),
             heights: BTreeMap::new(),
-            members: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            origin: genesis.origin.clone(),
             derived: layout.derived(),
             applied,
             index_keys: 0,
@@ -271,7 +272,9 @@ impl Check {
             self.heights.insert(self.parent.frontier.size().0, self.parent.height);
         }
         if let Some(members) = stepped.members {
-            self.members.insert(self.parent.height, members);
+            let policy = PolicyFile::parse(&PolicyFile::text_of_members(&self.origin, &members))
+                .map_err(|error| NodeError::Damaged(error.to_string()))?;
+            self.policies.insert(self.parent.height, policy);
         }
         let completed = {
             let mut tail = self.tail.write();
@@ -349,7 +352,6 @@ impl Check {
         &self,
         report: &mut Report,
         layout: &Layout,
-        genesis: &Genesis,
         options: Options,
         store: Option<&Derived>,
     ) -> Result<(), NodeError> {
@@ -374,7 +376,7 @@ impl Check {
         }
         let (mut size, mut records) = (TreeSize(0), BTreeMap::new());
         for number in log.first_sequence()..log.next_sequence() {
-            match self.checkpoint(&log, number, &genesis.origin, size) {
+            match self.checkpoint(&log, number, size) {
                 Ok(next) => size = next,
                 Err(what) => report.add(&path, Some(("record", number)), what),
             }
@@ -391,14 +393,12 @@ impl Check {
         Ok(())
     }
 
-    fn checkpoint(&self, log: &SegmentLog, number: u64, origin: &str, after: TreeSize) -> Result<TreeSize, String> {
+    fn checkpoint(&self, log: &SegmentLog, number: u64, after: TreeSize) -> Result<TreeSize, String> {
         let bytes = log.read(number).map_err(|error| error.to_string())?.ok_or("missing")?;
         let record = CheckpointRecord::decode(&bytes).map_err(|error| error.to_string())?;
         let signed = record.signed().map_err(|error| error.to_string())?;
-        let members = self.members.range(..=record.height).next_back();
-        let (_, members) = members.ok_or_else(|| format!("height {} had no members", record.height))?;
-        let policy = PolicyFile::parse(&PolicyFile::text_of_members(origin, members));
-        let policy = &policy.map_err(|error| error.to_string())?;
+        let policy = self.policies.range(..=record.height).next_back();
+        let (_, policy) = policy.ok_or_else(|| format!("height {} had no members", record.height))?;
         let checkpoint = &signed.checkpoint;
         if checkpoint.size < after {
             return Err(format!("size {} after size {}", checkpoint.size.0, after.0));

@@ -12,22 +12,41 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use chopmark_consensus::{Failure, VoteSigner};
+use ed25519_dalek::Signer as _;
 use ledger_core::{
-    Hash32,
+    Hash32, SigningKey,
     codec::{DecodeError, Reader, Writer},
     merkle::TreeSize,
+    vote::{VoteType, address, proposal_message, vote_message},
 };
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::NodeError;
 
-const MAGIC: &[u8; 8] = b"CMGUARD2";
+const MAGIC: &[u8; 8] = b"CMGUARD3";
 /// The largest sector of today's disks: a torn one takes one slot with it.
 const SLOT_BYTES: usize = 4096;
-/// Magic, running number, chain, size, root, time, height, round, value, decided.
-const BODY_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4 + 32 + 8;
+/// Magic, running number, chain, size, root, time, height, round, three votes, decided.
+const BODY_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4 + 3 * 33 + 8;
+
+/// What a validator signs in a round, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A value, as proposer.
+    Proposal,
+    /// The first vote.
+    Prevote,
+    /// The second vote.
+    Precommit,
+}
+
+/// What was signed at a step: nothing yet, nil, or a value.
+pub type Signed = Option<Option<Hash32>>;
 
 /// What the guard remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +63,8 @@ pub struct Promise {
     pub height: u64,
     /// Round of the last vote.
     pub round: u32,
-    /// Value of the last vote.
-    pub value: Hash32,
+    /// What was signed in that round: proposal, prevote, precommit.
+    pub votes: [Signed; 3],
     /// Height of the last block that anybody was told of; 0 before the first. Data that end below
     /// it are an older copy.
     pub decided: u64,
@@ -86,7 +105,7 @@ impl Promise {
             time: 0,
             height: 0,
             round: 0,
-            value: Hash32::ZERO,
+            votes: [None; 3],
             decided: 0,
         }
     }
@@ -112,20 +131,30 @@ impl Promise {
         Ok(())
     }
 
-    fn allows_vote(&self, height: u64, round: u32, value: &Hash32) -> Result<(), Refusal> {
-        if height < self.height || (height == self.height && round < self.round) {
-            return Err(Refusal::EarlierVote);
+    /// The promise after signing `value` at a step, if that is allowed: never below the last height
+    /// and round, never two values at one step.
+    fn with_vote(&self, height: u64, round: u32, step: Step, value: Option<Hash32>) -> Result<Self, Refusal> {
+        let mut next = *self;
+        match (height, round).cmp(&(self.height, self.round)) {
+            std::cmp::Ordering::Less => return Err(Refusal::EarlierVote),
+            std::cmp::Ordering::Greater => (next.height, next.round, next.votes) = (height, round, [None; 3]),
+            std::cmp::Ordering::Equal => {}
         }
-        if height == self.height && round == self.round && height > 0 && *value != self.value {
-            return Err(Refusal::OtherValue);
+        match next.votes[step as usize].replace(value) {
+            Some(signed) if signed != value => Err(Refusal::OtherValue),
+            _ => Ok(next),
         }
-        Ok(())
     }
 
     fn encode(&self, sequence: u64) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.fixed(MAGIC).u64(sequence).fixed(&self.chain.0).u64(self.size.0).fixed(&self.root.0).u64(self.time);
-        writer.u64(self.height).u32(self.round).fixed(&self.value.0).u64(self.decided);
+        writer.u64(self.height).u32(self.round);
+        for vote in &self.votes {
+            let tag = u8::from(vote.is_some()) + u8::from(vote.flatten().is_some());
+            writer.u8(tag).fixed(&vote.flatten().unwrap_or(Hash32::ZERO).0);
+        }
+        writer.u64(self.decided);
         debug_assert_eq!(writer.as_slice().len(), BODY_BYTES);
         let crc = crc32c::crc32c(writer.as_slice());
         writer.u32(crc);
@@ -151,11 +180,21 @@ impl Promise {
             time: reader.u64()?,
             height: reader.u64()?,
             round: reader.u32()?,
-            value: Hash32(reader.array()?),
+            votes: [decode_vote(&mut reader)?, decode_vote(&mut reader)?, decode_vote(&mut reader)?],
             decided: reader.u64()?,
         };
         reader.end()?;
         Ok((sequence, promise))
+    }
+}
+
+fn decode_vote(reader: &mut Reader<'_>) -> Result<Signed, DecodeError> {
+    let (tag, value) = (reader.u8()?, Hash32(reader.array()?));
+    match tag {
+        0 => Ok(None),
+        1 => Ok(Some(None)),
+        2 => Ok(Some(Some(value))),
+        _ => Err(DecodeError::Range("vote")),
     }
 }
 
@@ -263,12 +302,13 @@ impl Guard {
         self.store(Promise { decided: height, ..self.promise })
     }
 
-    /// Remembers a vote that is about to be signed.
-    pub fn vote(&mut self, height: u64, round: u32, value: Hash32) -> Result<(), NodeError> {
-        if let Err(refusal) = self.promise.allows_vote(height, round, &value) {
-            return Err(self.refuse(&format!("refuses to vote at height {height} round {round}: {refusal:?}")));
-        }
-        self.store(Promise { height, round, value, ..self.promise })
+    /// Remembers a proposal or vote that is about to be signed (`None`: nil). What was signed before
+    /// may be signed again.
+    pub fn vote(&mut self, height: u64, round: u32, step: Step, value: Option<Hash32>) -> Result<(), NodeError> {
+        let next = self.promise.with_vote(height, round, step, value).map_err(|refusal| {
+            self.refuse(&format!("refuses to sign a {step:?} at height {height} round {round}: {refusal:?}"))
+        })?;
+        if next == self.promise { Ok(()) } else { self.store(next) }
     }
 
     fn store(&mut self, promise: Promise) -> Result<(), NodeError> {
@@ -297,4 +337,43 @@ impl Guard {
 fn sync_folder_of(path: &Path) -> Result<(), NodeError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent).and_then(|folder| folder.sync_all()).map_err(NodeError::io("sync folder", parent))
+}
+
+/// Signs proposals and votes: what it signs, the guard remembers first.
+pub(crate) struct GuardedSigner {
+    pub(crate) guard: Arc<Mutex<Guard>>,
+    pub(crate) chain: Hash32,
+    pub(crate) key: SigningKey,
+}
+
+impl VoteSigner for GuardedSigner {
+    fn chain(&self) -> Hash32 {
+        self.chain
+    }
+
+    fn public(&self) -> Hash32 {
+        Hash32(self.key.verifying_key().to_bytes())
+    }
+
+    fn vote(&self, kind: VoteType, height: u64, round: u32, value: Option<Hash32>) -> Result<[u8; 64], Failure> {
+        let step = match kind {
+            VoteType::Prevote => Step::Prevote,
+            VoteType::Precommit => Step::Precommit,
+        };
+        self.guard.lock().vote(height, round, step, value)?;
+        // Durable before this line: the promise.
+        let message = vote_message(&self.chain, kind, height, round, value.as_ref(), &address(&self.public()));
+        Ok(self.key.sign(&message).to_bytes())
+    }
+
+    fn proposal(&self, height: u64, round: u32, valid_round: Option<u32>, value: Hash32) -> Result<[u8; 64], Failure> {
+        self.guard.lock().vote(height, round, Step::Proposal, Some(value))?;
+        let address = address(&self.public());
+        let message = proposal_message(&self.chain, height, round, valid_round, &value, &address);
+        Ok(self.key.sign(&message).to_bytes())
+    }
+
+    fn network_proof(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
+    }
 }

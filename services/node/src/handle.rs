@@ -194,6 +194,22 @@ impl CheckpointRecord {
     }
 }
 
+/// Whose signatures count for the tree sizes of one member set.
+pub(crate) struct Trust {
+    pub(crate) members: MemberSet,
+    /// The policy file, byte-identical at every member.
+    pub(crate) text: String,
+    pub(crate) policy: PolicyFile,
+}
+
+impl Trust {
+    pub(crate) fn new(origin: &str, members: MemberSet) -> Result<Self, NodeError> {
+        let text = PolicyFile::text_of_members(origin, &members);
+        let policy = PolicyFile::parse(&text).map_err(|error| NodeError::Damaged(error.to_string()))?;
+        Ok(Self { members, text, policy })
+    }
+}
+
 /// Everything that the threads of a node share.
 pub(crate) struct Shared {
     pub(crate) genesis: Genesis,
@@ -212,7 +228,8 @@ pub(crate) struct Shared {
     pub(crate) headers: Mutex<BTreeMap<u64, (u64, Hash32)>>,
     pub(crate) published: ArcSwap<Option<Published>>,
     pub(crate) published_height: watch::Sender<u64>,
-    pub(crate) members: ArcSwap<MemberSet>,
+    /// By the first tree size that each signs for; the last is in force.
+    pub(crate) trust: RwLock<BTreeMap<u64, Arc<Trust>>>,
     pub(crate) pool: Pool,
     pub(crate) backlog: Backlog,
     pub(crate) state_digests: StateDigests,
@@ -225,6 +242,25 @@ impl Shared {
         let height = published.height;
         self.published.store(Arc::new(Some(published)));
         self.published_height.send_replace(height);
+    }
+
+    /// Whose signatures count in a checkpoint of this size.
+    pub(crate) fn trust_at(&self, size: TreeSize) -> Result<Arc<Trust>, NodeError> {
+        let trust = self.trust.read();
+        let known = trust.range(..=size.0).next_back().map(|(_, trust)| Arc::clone(trust));
+        known.ok_or_else(|| NodeError::Damaged(format!("no members are known for size {}", size.0)))
+    }
+
+    /// Members that will sign for what comes next.
+    pub(crate) fn trust_in_force(&self) -> Result<Arc<Trust>, NodeError> {
+        self.trust_at(TreeSize(u64::MAX))
+    }
+
+    /// Takes over the member set that begins with a block.
+    pub(crate) fn trust_from(&self, first_size: u64, members: MemberSet) -> Result<(), NodeError> {
+        let trust = Arc::new(Trust::new(&self.genesis.origin, members)?);
+        self.trust.write().insert(first_size, trust);
+        Ok(())
     }
 
     /// Stops the node from deciding and signing, for good; what can be read stays readable.
@@ -346,6 +382,9 @@ impl NodeHandle {
         if submission.items.len() > SUBMISSION_OPERATIONS_MAX || submission.encoded_len() > SUBMISSION_BYTES_MAX {
             return Err(SubmitError::Refused("more operations or bytes than one submission may have"));
         }
+        if submission.items.is_empty() {
+            return Ok(Vec::new());
+        }
         let shared = Arc::clone(&self.0);
         let admitted = tokio::task::spawn_blocking(move || check_submission(&shared, submission)).await;
         let (submission, ops) = admitted.map_err(|_| SubmitError::Stopped("checking it failed".to_owned()))??;
@@ -361,10 +400,11 @@ impl NodeHandle {
         SubmitError::Stopped(self.failure().unwrap_or_else(|| "it is shutting down".to_owned()))
     }
 
-    /// Newest checkpoint; there is one as soon as a node is open.
+    /// Newest checkpoint that a quorum has signed. Errors: [`NodeError::NothingPublished`] on a new
+    /// network of several members.
     pub fn published(&self) -> Read<Published> {
         let published = self.0.published.load();
-        Option::clone(&published).ok_or_else(|| NodeError::Damaged("nothing was published yet".to_owned()))
+        Option::clone(&published).ok_or(NodeError::NothingPublished)
     }
 
     /// Newest decided height.
@@ -380,10 +420,28 @@ impl NodeHandle {
         let _timed_out_or_closed = tokio::time::timeout(timeout, beyond).await;
     }
 
-    /// Policy file for the members in force.
+    /// Waits until there is a checkpoint, or the time is over.
+    pub async fn wait_published(&self, timeout: Duration) {
+        let mut heights = self.0.published_height.subscribe();
+        if self.published().is_err() {
+            let _timed_out_or_closed = tokio::time::timeout(timeout, heights.changed()).await;
+        }
+    }
+
+    /// Policy file of the members in force.
+    pub fn policy(&self) -> Read<String> {
+        Ok(self.0.trust_in_force()?.text.clone())
+    }
+
+    /// Policy files by the first tree size that each is for; it holds up to the next one's.
     #[must_use]
-    pub fn policy(&self) -> String {
-        PolicyFile::text_of_members(&self.0.genesis.origin, &self.0.members.load())
+    pub fn policies(&self) -> BTreeMap<u64, String> {
+        self.0.trust.read().iter().map(|(size, trust)| (*size, trust.text.clone())).collect()
+    }
+
+    /// The members in force.
+    pub fn members(&self) -> Read<MemberSet> {
+        Ok(self.0.trust_in_force()?.members.clone())
     }
 
     /// `vkey` of the key that signs "not found" statements.
@@ -398,8 +456,7 @@ impl NodeHandle {
     }
 
     fn block(&self, height: u64) -> Read<BlockAt> {
-        let recent = self.0.recent.read().blocks.get(&height).cloned();
-        if let Some(recent) = recent {
+        if let Some(recent) = self.recent(height) {
             return Ok(BlockAt { block: recent.block.clone(), entries: recent.entries.clone() });
         }
         let block = self.stored_block(height)?;
@@ -412,8 +469,7 @@ impl NodeHandle {
         if height == 1 {
             return Ok(ledger_core::entry::genesis_entries(&self.0.genesis).len() as u64);
         }
-        let recent = self.0.recent.read().blocks.get(&(height - 1)).cloned();
-        if let Some(recent) = recent {
+        if let Some(recent) = self.recent(height - 1) {
             return Ok(recent.block.header.tree_size);
         }
         Ok(self.stored_block(height - 1)?.header.tree_size)
@@ -456,10 +512,7 @@ impl NodeHandle {
 
     /// Time and header hash of a decided block.
     fn header_of(&self, height: u64) -> Read<(u64, Hash32)> {
-        // The lock is let go before anything else is locked or read: a reader that asks for it
-        // twice waits for ever once a writer stands in between.
-        let recent = self.0.recent.read().blocks.get(&height).cloned();
-        if let Some(block) = recent {
+        if let Some(block) = self.recent(height) {
             return Ok((block.block.header.time, block.hash));
         }
         let known = self.0.headers.lock().get(&height).copied();
@@ -474,6 +527,12 @@ impl NodeHandle {
             headers.pop_first();
         }
         Ok(read)
+    }
+
+    /// A block in memory. The lock is let go here, before anything else is locked or read: a reader
+    /// that asks for it twice waits for ever once a writer stands in between.
+    fn recent(&self, height: u64) -> Option<Arc<CommittedBlock>> {
+        self.0.recent.read().blocks.get(&height).cloned()
     }
 
     fn stored_block(&self, height: u64) -> Read<Block> {
@@ -508,20 +567,15 @@ impl NodeHandle {
             return Ok(None);
         }
         let Some(entry) = self.entry(index)? else { return Ok(None) };
-        let record = match self.0.state.store.checkpoint_over(index)? {
-            Some(record) => record,
-            None => {
-                let recent = self.0.recent.read().checkpoint_over(index);
-                match recent {
-                    Some(record) => record,
-                    // Settled between the two look-ups.
-                    None => match self.0.state.store.checkpoint_over(index)? {
-                        Some(record) => record,
-                        None => return Ok(None),
-                    },
-                }
-            }
-        };
+        let mut record = self.0.state.store.checkpoint_over(index)?;
+        if record.is_none() {
+            record = self.0.recent.read().checkpoint_over(index);
+        }
+        if record.is_none() {
+            // Settled between the two look-ups.
+            record = self.0.state.store.checkpoint_over(index)?;
+        }
+        let Some(record) = record else { return Ok(None) };
         let checkpoint = self.checkpoint_record(record)?;
         let signed = checkpoint.signed()?;
         let Checkpoint { size, root, .. } = signed.checkpoint.clone();
@@ -532,10 +586,10 @@ impl NodeHandle {
                 index.0, size.0
             ))));
         }
-        let members = self.0.members.load();
-        let policy = PolicyFile::parse(&PolicyFile::text_of_members(&self.0.genesis.origin, &members))
-            .map_err(|error| NodeError::Damaged(error.to_string()))?;
-        let signatures = signed.check_signatures(&policy).map_err(|verdict| NodeError::Damaged(verdict.to_string()))?;
+        let trust = self.0.trust_at(size)?;
+        let signatures =
+            signed.check_signatures(&trust.policy).map_err(|verdict| NodeError::Damaged(verdict.to_string()))?;
+        let members = &trust.members;
         let times = signatures.times();
         let time = times.get(faults_tolerated(members.len())).copied().unwrap_or_default();
         let receipt = Receipt { extra: None, index, path, checkpoint: checkpoint.note };
@@ -626,7 +680,8 @@ impl NodeHandle {
 }
 
 fn check_submission(shared: &Shared, submission: Submission) -> Result<(Submission, Vec<Hash32>), SubmitError> {
-    if !shared.members.load().is_submitter(&submission.key) || !submission.verify(&shared.chain) {
+    let trust = shared.trust_in_force().map_err(|error| SubmitError::Stopped(error.to_string()))?;
+    if !trust.members.is_submitter(&submission.key) || !submission.verify(&shared.chain) {
         return Err(SubmitError::Refused("it is not signed by a submitter key of the members in force"));
     }
     let (mut ops, mut malformed) = (Vec::with_capacity(submission.items.len()), Vec::new());

@@ -24,10 +24,12 @@ pub struct NodeKeys {
     pub validator: SigningKey,
     /// Signs "not found" statements.
     pub statement: SigningKey,
+    /// Authenticates this node to the other members' nodes.
+    pub network: SigningKey,
 }
 
 /// Names of the key files in a key folder.
-pub const KEY_FILES: [&str; 6] = ["log", "cosigner", "validator", "statement", "governance", "submitter"];
+pub const KEY_FILES: [&str; 7] = ["log", "cosigner", "validator", "statement", "network", "governance", "submitter"];
 
 impl NodeKeys {
     /// Loads the node's keys from a folder.
@@ -37,7 +39,16 @@ impl NodeKeys {
             cosigner: load(folder, "cosigner")?,
             validator: load(folder, "validator")?,
             statement: load(folder, "statement")?,
+            network: load(folder, "network")?,
         })
+    }
+}
+
+impl NodeKeys {
+    /// Public half of the network key: what the other members pin.
+    #[must_use]
+    pub fn network_key(&self) -> Hash32 {
+        Hash32(self.network.verifying_key().to_bytes())
     }
 }
 

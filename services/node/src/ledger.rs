@@ -1,142 +1,167 @@
-//! The ledger thread: the application side of agreement. It alone moves the ledger forward.
+//! The ledger: the application side of agreement. It alone moves the ledger forward.
 //!
 //! The order of things, and what a crash at each point leaves:
-//! 1. execute, and execute again: nothing written.
-//! 2. guard remembers the vote: a restart votes in the next round.
+//! 1. execute; keep the proposal durably: a restart has it for the votes that the engine replays.
+//! 2. guard remembers proposal and votes, then they are signed: a restart signs the same, or nothing.
 //! 3. block log append and sync, **the commit point**: a restart replays the block.
 //! 4. memory: state, right edge.
-//! 5. guard remembers the block, and the checkpoint where one is due; then that is signed, stored,
-//!    published: a restart signs the same size and root again, or a larger size.
+//! 5. guard remembers the block, and the checkpoint where one is due; then that is signed: a restart
+//!    signs the same size and root again, or a larger size. What a quorum signed is stored and
+//!    published.
 //! 6. replies to those who submitted. Data that end before a block of which anybody was told are
-//!    refused from step 5 on.
+//!    not voted on from step 5 on.
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use chopmark_consensus::{Application, Failure, Heard, Judged, Proposal, Slot, VoteSigner};
 use ledger_core::{
     Hash32,
-    batch::{BATCH_BYTES_MAX, Batch, Item},
+    batch::{BATCH_BYTES_MAX, Batch, Submission},
     block::{Block, STATE_DIGEST_INTERVAL},
     checkpoint::Checkpoint,
+    codec::{Reader, Writer},
+    equivocation::Equivocation,
     execute::{BatchError, Executed, Parent, execute, omit},
+    member::MemberSet,
     merkle::TreeSize,
     note::{Note, cosign, sign},
     outcome::{Outcome, Verdict},
-    state::{OperationRecord, StateError, StateRead, operation_record},
-    vote::{Certificate, precommit},
+    state::{OperationRecord, PendingMembers, StateError, StateRead, key, operation_record, read_json},
+    vote::Certificate,
 };
+use parking_lot::Mutex;
 use segment_log::SegmentLog;
+use tokio::sync::Notify;
 
 use crate::{
     NodeError,
-    consensus::{Application, Next, Proposal},
+    cosign::{Cosigning, Open, RESEND},
     derive::Work,
-    guard::Guard,
+    equivocations::EquivocationFile,
+    guard::{Guard, GuardedSigner},
     handle::{CheckpointRecord, CommittedBlock, Published, Shared},
     keys::NodeKeys,
-    pool::{Ended, Waiting, deadline},
+    pool::Ended,
+    proposals::{Kept, Proposals},
 };
 
-/// Checkpoints are at least this much block time apart, unless the log rests.
+/// Checkpoints are at least this much block time apart on average, unless the log rests.
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
 /// A fresh proposal may be this far ahead of the clock.
 const CLOCK_SKEW_MAX_MS: u64 = 2_000;
 /// Submissions taken for one batch: leaves room for what a batch adds.
 const CUT_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
+/// Proposals kept for one height. More rounds than that fail only while the network is down, and
+/// a lying proposer gets one for each round that is its turn.
+const KEPT_MAX: usize = 16;
 
-/// A proposal after execution, with those who wait for it.
-struct Staged {
-    value: Hash32,
-    executed: Executed,
-    waiting: Vec<Waiting>,
-    /// The state as it was read for it.
-    known: Known,
+/// Broadcasts between nodes.
+const MESSAGE_CHECKPOINT: u8 = 1;
+const MESSAGE_WAKE: u8 = 2;
+
+/// Everything that the ledger writes, opened.
+pub(crate) struct Files {
+    pub(crate) guard: Arc<Mutex<Guard>>,
+    pub(crate) block_log: SegmentLog,
+    pub(crate) checkpoint_log: SegmentLog,
+    pub(crate) proposals: Proposals,
+    pub(crate) equivocations: EquivocationFile,
 }
 
 /// The ledger thread's own state.
 pub(crate) struct Ledger {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) keys: NodeKeys,
-    pub(crate) guard: Guard,
-    pub(crate) block_log: SegmentLog,
-    pub(crate) checkpoint_log: SegmentLog,
-    pub(crate) parent: Parent,
-    /// Size and block time of the last signed checkpoint.
-    pub(crate) signed: (TreeSize, u64),
-    pub(crate) idle_since: Instant,
-    staged: Option<Staged>,
+    keys: NodeKeys,
+    files: Files,
+    parent: Parent,
+    /// Members in force at the parent.
+    in_force: Arc<MemberSet>,
+    /// A set that waits for its height.
+    pending: Option<PendingMembers>,
+    /// Size of the last checkpoint that this node signed.
+    signed: TreeSize,
+    cosigning: Cosigning,
+    now: Duration,
+    rested_since: Duration,
+    outbox: Vec<Vec<u8>>,
+    helped_at: Duration,
 }
 
 impl Ledger {
     pub(crate) fn new(
         shared: Arc<Shared>,
         keys: NodeKeys,
-        guard: Guard,
-        logs: (SegmentLog, SegmentLog),
+        files: Files,
         parent: Parent,
-        signed: (TreeSize, u64),
-    ) -> Self {
-        let (block_log, checkpoint_log) = logs;
-        Self {
+        signed: TreeSize,
+    ) -> Result<Self, NodeError> {
+        let in_force = Arc::new(ledger_core::state::members(&shared.state)?);
+        let pending = read_json(&shared.state, key::PENDING_MEMBERS)?;
+        Ok(Self {
             shared,
             keys,
-            guard,
-            block_log,
-            checkpoint_log,
+            files,
             parent,
+            in_force,
+            pending,
             signed,
-            idle_since: Instant::now(),
-            staged: None,
-        }
+            cosigning: Cosigning::default(),
+            now: Duration::ZERO,
+            rested_since: Duration::ZERO,
+            outbox: Vec::new(),
+            helped_at: Duration::ZERO,
+        })
     }
 
-    /// Leaves in the batch only what has no outcome yet and stands in it once.
-    fn cut(&self, state: &Memo<'_>, waiting: &mut [Waiting]) -> Result<Batch, StateError> {
+    /// Says again what the newest block calls for: it may have been decided just before a crash.
+    pub(crate) fn resume(&mut self) -> Result<(), NodeError> {
+        self.cover_empty();
+        self.sign_newest()
+    }
+
+    /// Leaves in the batch only what has no outcome yet and stands in it once. What has one is
+    /// reported to the pool.
+    fn cut(&self, state: &Memo<'_>, submissions: Vec<(Submission, Vec<Hash32>)>) -> Result<Batch, StateError> {
         let mut seen = std::collections::HashSet::new();
-        let mut submissions = Vec::with_capacity(waiting.len());
-        for one in waiting {
+        let (mut cut, mut known) = (Vec::with_capacity(submissions.len()), Vec::new());
+        for (mut submission, ops) in submissions {
             let mut any = false;
-            for (op, item) in one.ops.iter().zip(&mut one.submission.items) {
-                if !seen.insert(*op) || operation_record(state, op)?.is_some() {
+            for (op, item) in ops.iter().zip(&mut submission.items) {
+                let record = operation_record(state, op)?;
+                if let Some(OperationRecord { request, result, .. }) = &record {
+                    known.push((*op, Ended { request: *request, result: *result }));
+                }
+                if record.is_some() || !seen.insert(*op) {
                     omit(item);
                 } else {
                     any = true;
                 }
             }
             if any {
-                submissions.push(one.submission.clone());
+                cut.push(submission);
             }
         }
-        Ok(Batch { submissions })
+        self.shared.pool.ended(known.into_iter());
+        Ok(Batch { submissions: cut })
     }
 
-    fn stage(&mut self, mut waiting: Vec<Waiting>) -> Result<Next, NodeError> {
-        let shared = Arc::clone(&self.shared);
-        let state = Memo::new(&shared, Known::new());
-        let batch = self.cut(&state, &mut waiting)?;
-        if !batch.submissions.iter().any(|submission| submission.items.iter().any(|item| matches!(item, Item::Full(_))))
-        {
-            reply(&shared, waiting, &[])?;
-            return Ok(Next::Idle);
+    /// Executes a proposal on top of the parent. `Ok(None)`: it cannot become a block.
+    fn execute(&self, proposal: &Proposal) -> Result<Option<Executed>, NodeError> {
+        let header = &proposal.header;
+        let state = Memo::new(&self.shared);
+        match execute(&state, &self.parent, &self.shared.chain, &proposal.batch, header.time, self.state_digest()?) {
+            Ok(executed) => Ok(Some(executed).filter(|executed| executed.header == *header)),
+            Err(BatchError::State(error)) => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(height = header.height, %error, "a proposal cannot become a block");
+                Ok(None)
+            }
         }
-        let batch = batch.encode();
-        let time = self.parent.time.max((shared.clock)());
-        let digest = self.state_digest()?;
-        let executed = match execute(&state, &self.parent, &shared.chain, &batch, time, digest) {
-            Ok(executed) => executed,
-            // The member set changed between admission and now: those submissions are dropped,
-            // and whoever waits is told that nothing came of them.
-            Err(BatchError::Submitter(_)) => return Ok(Next::Idle),
-            Err(error) => return Err(error.into()),
-        };
-        let proposal = Proposal { header: executed.header.clone(), batch };
-        let known = state.known.into_inner();
-        self.staged = Some(Staged { value: proposal.header.hash(), executed, waiting, known });
-        Ok(Next::Propose(Box::new(proposal)))
     }
 
     /// What the header of the next height has to say about the state.
@@ -148,54 +173,129 @@ impl Ledger {
         self.shared.state_digests.wait(&self.shared, height - STATE_DIGEST_INTERVAL).map(Some)
     }
 
-    /// Signs and publishes the newest block's size if it is due.
+    /// Signs the newest block's size.
     ///
     /// Only this function signs checkpoints. The root is the one that this node computed itself
     /// from its own entries.
-    pub(crate) fn sign_if_due(&mut self) -> Result<(), NodeError> {
-        let interval = u64::try_from(CHECKPOINT_INTERVAL.as_millis()).unwrap_or(u64::MAX);
-        let rested = self.idle_since.elapsed() >= CHECKPOINT_INTERVAL;
-        let covered = self.parent.frontier.size() <= self.signed.0;
-        if covered || rested || self.parent.time >= self.signed.1 + interval { self.sign_newest() } else { Ok(()) }
-    }
-
-    /// Signs and publishes the newest block's size. Where that is signed already, because the block
-    /// only rejects, says that the checkpoint covers this block too.
-    pub(crate) fn sign_newest(&mut self) -> Result<(), NodeError> {
+    fn sign_newest(&mut self) -> Result<(), NodeError> {
         let size = self.parent.frontier.size();
-        if size <= self.signed.0 {
-            self.guard.decided(self.parent.height)?;
-            if let Some(published) = self.shared.published.load().as_ref().clone()
-                && published.height < self.parent.height
-            {
-                self.shared.publish(Published { height: self.parent.height, ..published });
-            }
+        if size <= self.signed || !self.may_sign() {
+            return Ok(());
+        }
+        let Some(member) = self.in_force.iter().find(|member| member.domain == self.shared.domain) else {
+            return Ok(());
+        };
+        let own_keys = member.log_key.0 == self.keys.log.verifying_key().to_bytes()
+            && member.cosigner_key.0 == self.keys.cosigner.verifying_key().to_bytes();
+        if !own_keys {
             return Ok(());
         }
         let (origin, root) = (self.shared.genesis.origin.clone(), self.parent.frontier.root());
         // Rounded up: "existed no later than" must not lie before the block.
         let time = (self.shared.clock)().max(self.parent.time).div_ceil(1000);
-        self.guard.checkpoint(size, root, time, self.parent.height)?;
+        self.files.guard.lock().checkpoint(size, root, time, self.parent.height)?;
         // Durable after this line: the promise. Dying now is harmless: the next start may sign
         // the same size and root again, and never another root.
-        let text = Checkpoint { origin: origin.clone(), size, root }.text();
+        let checkpoint = Checkpoint { origin, size, root };
+        let text = checkpoint.text();
         let damaged = |error: ledger_core::note::NoteError| NodeError::Damaged(error.to_string());
-        let members = self.shared.members.load_full();
-        let member = members.iter().find(|member| member.domain == self.shared.domain);
-        let member = member.ok_or_else(|| NodeError::Damaged("this node is not a member".to_owned()))?;
-        let signatures = vec![
-            sign(&origin, &self.keys.log, &text).map_err(damaged)?,
-            cosign(&member.cosigner_name(), &self.keys.cosigner, &text, time).map_err(damaged)?,
-        ];
-        let record = CheckpointRecord { height: self.parent.height, note: Note { text, signatures }.render() };
-        let number = self.checkpoint_log.append(&[&record.encode()])?;
-        self.signed = (size, self.parent.time);
+        let log_line = sign(&checkpoint.origin, &self.keys.log, &text).map_err(damaged)?;
+        let name = member.cosigner_name();
+        let line = cosign(&name, &self.keys.cosigner, &text, time).map_err(damaged)?;
+        self.signed = size;
+        self.cosigning.signed(Open {
+            checkpoint,
+            height: self.parent.height,
+            members: Arc::clone(&self.in_force),
+            log_line,
+            cosignatures: BTreeMap::from([(name, line)]),
+        });
+        self.publish_complete()?;
+        self.resend();
+        Ok(())
+    }
+
+    /// A guard that remembers more than the data show: this node signs nothing until it caught up.
+    fn may_sign(&self) -> bool {
+        let guard = self.files.guard.lock();
+        let promise = guard.promise();
+        promise.decided <= self.parent.height && promise.size <= self.parent.frontier.size()
+    }
+
+    /// Stores and publishes the largest checkpoint that a quorum has signed.
+    fn publish_complete(&mut self) -> Result<(), NodeError> {
+        let Some(open) = self.cosigning.take_complete() else { return Ok(()) };
+        let record = CheckpointRecord { height: open.height, note: open.note() };
+        let number = self.files.checkpoint_log.append(&[&record.encode()])?;
+        let Checkpoint { size, root, .. } = open.checkpoint;
         self.shared.recent.write().insert_checkpoint(size, number);
         self.shared.backlog.push(Work::Checkpoint { size, record: number })?;
-        let published = Published { height: record.height, size, root, note: record.note };
-        self.shared.publish(published);
+        self.shared.publish(Published { height: record.height, size, root, note: record.note });
         metrics::counter!("chopmark_node_checkpoints_total").increment(1);
         Ok(())
+    }
+
+    /// A block without entries is covered by the checkpoint that was there before.
+    fn cover_empty(&mut self) {
+        let (size, height) = (self.parent.frontier.size(), self.parent.height);
+        self.cosigning.covers(size, height);
+        if let Some(published) = self.shared.published.load().as_ref().clone()
+            && published.size == size
+            && published.height < height
+        {
+            self.shared.publish(Published { height, ..published });
+        }
+    }
+
+    /// Sends this node's newest signature again while it waits for others.
+    fn resend(&mut self) {
+        let name = format!("{}/cosigner", self.shared.domain);
+        if self.in_force.len() > 1
+            && let Some(note) = self.cosigning.resend(self.now, &name)
+        {
+            self.send_checkpoint(&note);
+        }
+    }
+
+    fn send_checkpoint(&mut self, note: &str) {
+        let mut writer = Writer::new();
+        writer.u8(MESSAGE_CHECKPOINT).bytes(note.as_bytes());
+        self.outbox.push(writer.finish());
+    }
+
+    fn heard_checkpoint(&mut self, text: &str) -> Result<(), NodeError> {
+        let Ok(note) = Note::parse(text) else { return Ok(()) };
+        let members = Arc::clone(&self.in_force);
+        for found in self.cosigning.heard(&note, &members) {
+            self.files.equivocations.add(&found)?;
+        }
+        self.publish_complete()?;
+        // Whoever still sends what was published lacks signatures that this node has.
+        let published = self.shared.published.load_full();
+        if let Some(published) = published.as_ref()
+            && note.signatures.len() < members.quorum()
+            && published.note.starts_with(&note.text)
+            && self.now.saturating_sub(self.helped_at) >= RESEND
+        {
+            self.helped_at = self.now;
+            self.send_checkpoint(&published.note);
+        }
+        Ok(())
+    }
+
+    /// Members of the next height.
+    fn next_members(&self) -> Arc<MemberSet> {
+        match self.pending.as_ref().filter(|pending| pending.effective == self.parent.height + 1) {
+            Some(pending) => Arc::new(pending.members.clone()),
+            None => Arc::clone(&self.in_force),
+        }
+    }
+
+    fn judged(&self, slot: Slot, value: Hash32, valid: bool) -> Judged {
+        if !valid {
+            metrics::counter!("chopmark_node_proposals_refused_total").increment(1);
+        }
+        Judged { slot, value, valid }
     }
 }
 
@@ -204,69 +304,197 @@ impl Application for Ledger {
         self.parent.height + 1
     }
 
-    fn first_round(&self) -> u32 {
-        let promise = self.guard.promise();
-        if promise.height == self.height() { promise.round + 1 } else { 0 }
+    fn members(&self) -> Arc<MemberSet> {
+        self.next_members()
     }
 
-    fn propose(&mut self) -> Result<Next, NodeError> {
-        self.sign_if_due()?;
-        let unsigned = self.parent.frontier.size() > self.signed.0;
-        let wake =
-            if unsigned { deadline(CHECKPOINT_INTERVAL.saturating_sub(self.idle_since.elapsed())) } else { None };
-        match self.shared.pool.take(CUT_BYTES_MAX, wake) {
-            None => Ok(Next::Stop),
-            Some(waiting) if waiting.is_empty() => Ok(Next::Idle),
-            Some(waiting) => self.stage(waiting),
-        }
+    fn signer(&self) -> Arc<dyn VoteSigner> {
+        Arc::new(GuardedSigner {
+            guard: Arc::clone(&self.files.guard),
+            chain: self.shared.chain,
+            key: self.keys.validator.clone(),
+        })
     }
 
-    fn validate(&mut self, proposal: &Proposal) -> Result<bool, NodeError> {
-        let header = &proposal.header;
-        if header.time > (self.shared.clock)().max(self.parent.time) + CLOCK_SKEW_MAX_MS {
-            return Ok(false);
+    fn changed(&self) -> Arc<Notify> {
+        self.shared.pool.changed()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shared.pool.is_closed()
+    }
+
+    fn may_vote(&self) -> bool {
+        let own = self.keys.validator.verifying_key().to_bytes();
+        let promise = *self.files.guard.lock().promise();
+        self.next_members().iter().any(|member| member.validator_key.0 == own)
+            && promise.decided < self.height()
+            && promise.height <= self.height()
+    }
+
+    fn wants_block(&self) -> bool {
+        !self.shared.pool.is_empty() || self.pending.is_some()
+    }
+
+    fn propose(&mut self, round: u32, proposer: [u8; 20]) -> Result<(Judged, Vec<u8>), Failure> {
+        let own = |kept: &Kept| kept.slot.round == round && kept.slot.proposer == proposer;
+        if let Some((value, kept)) = self.files.proposals.iter().find(|(_, kept)| own(kept)) {
+            return Ok((Judged { slot: kept.slot, value: *value, valid: true }, kept.bytes.clone()));
         }
-        let value = header.hash();
-        let staged = self.staged.as_mut().filter(|staged| staged.value == value);
-        let known = staged.map(|staged| std::mem::take(&mut staged.known)).unwrap_or_default();
         let shared = Arc::clone(&self.shared);
-        let again = execute(
-            &Memo::new(&shared, known),
-            &self.parent,
-            &self.shared.chain,
-            &proposal.batch,
-            header.time,
-            self.state_digest()?,
-        )?;
-        Ok(again.header == *header)
+        let members = self.next_members();
+        // A submitter that lost its place meanwhile would spoil the whole batch.
+        shared.pool.retain(|submission| members.is_submitter(&submission.key));
+        let state = Memo::new(&shared);
+        let batch = self.cut(&state, shared.pool.first(CUT_BYTES_MAX))?.encode();
+        let time = self.parent.time.max((shared.clock)());
+        let executed = execute(&state, &self.parent, &shared.chain, &batch, time, self.state_digest()?)?;
+        let proposal = Proposal { header: executed.header.clone(), batch };
+        let (value, bytes) = (proposal.header.hash(), proposal.encode());
+        let slot = Slot { height: self.height(), round, valid_round: None, proposer };
+        self.files.proposals.keep(value, Kept { slot, bytes: bytes.clone(), executed: Some(executed) })?;
+        Ok((Judged { slot, value, valid: true }, bytes))
     }
 
-    fn precommit(&mut self, height: u64, round: u32, value: &Hash32) -> Result<(Hash32, [u8; 64]), NodeError> {
-        self.guard.vote(height, round, *value)?;
-        let signature = precommit(&self.shared.chain, height, round, value, &self.keys.validator);
-        Ok((Hash32(self.keys.validator.verifying_key().to_bytes()), signature))
-    }
-
-    fn decide(&mut self, proposal: Proposal, certificate: Certificate) -> Result<(), NodeError> {
+    fn judge(&mut self, slot: Slot, bytes: &[u8], fresh: bool) -> Result<Option<Judged>, Failure> {
+        let Ok(proposal) = Proposal::decode(bytes) else { return Ok(None) };
         let value = proposal.header.hash();
-        let staged = self.staged.take().filter(|staged| staged.value == value);
-        let staged = staged.ok_or(NodeError::Diverged { height: self.height(), field: "value" })?;
-        let verdicts = staged.executed.outcomes.iter().map(|outcome| outcome.verdict).collect();
+        if slot.height != self.height() {
+            return Ok(None);
+        }
+        if self.files.proposals.get(&value).is_some_and(|kept| kept.bytes == bytes) {
+            return Ok(Some(self.judged(slot, value, true)));
+        }
+        let latest = (self.shared.clock)().max(self.parent.time) + CLOCK_SKEW_MAX_MS;
+        if fresh && slot.valid_round.is_none() && proposal.header.time > latest {
+            tracing::warn!(height = slot.height, time = proposal.header.time, "a proposal is ahead of the clock");
+            return Ok(Some(self.judged(slot, value, false)));
+        }
+        if fresh && self.files.proposals.iter().count() >= KEPT_MAX {
+            return Ok(None);
+        }
+        let Some(executed) = self.execute(&proposal)? else { return Ok(Some(self.judged(slot, value, false))) };
+        let kept = Kept { slot, bytes: bytes.to_vec(), executed: Some(executed) };
+        self.files.proposals.keep(value, kept)?;
+        Ok(Some(self.judged(slot, value, true)))
+    }
+
+    fn kept(&mut self, round: u32) -> Result<Vec<Judged>, Failure> {
+        let of_round = self.files.proposals.iter().filter(|(_, kept)| kept.slot.round == round);
+        Ok(of_round.map(|(value, kept)| Judged { slot: kept.slot, value: *value, valid: true }).collect())
+    }
+
+    fn proposal(&self, value: &Hash32) -> Option<Vec<u8>> {
+        self.files.proposals.get(value).map(|kept| kept.bytes.clone())
+    }
+
+    fn decide(&mut self, certificate: Certificate) -> Result<(), Failure> {
+        let height = self.height();
+        if certificate.height < height {
+            return Ok(());
+        }
+        let diverged = |field| NodeError::Diverged { height, field };
+        let Some(kept) = self.files.proposals.take(&certificate.value) else { return Err(diverged("value").into()) };
+        let proposal = Proposal::decode(&kept.bytes).map_err(|_| diverged("proposal"))?;
+        let executed = match kept.executed {
+            Some(executed) => executed,
+            None => self.execute(&proposal)?.ok_or(diverged("header"))?,
+        };
+        certificate
+            .verify(&self.shared.chain, height, &executed.header.hash(), &self.next_members())
+            .map_err(|error| NodeError::Damaged(format!("certificate of height {height}: {error}")))?;
+        let outcomes = executed.outcomes.clone();
+        let verdicts = outcomes.iter().map(|outcome| outcome.verdict).collect();
         let block = Block { header: proposal.header, batch: proposal.batch, verdicts, certificate };
         let bytes = block.encode();
+        let previous = (self.parent.time, self.parent.frontier.size());
         let started = Instant::now();
-        self.block_log.append(&[&bytes])?;
+        self.files.block_log.append(&[&bytes])?;
         // Durable after this line: the block. Everything else can be made from it.
         metrics::histogram!("chopmark_node_commit_seconds").record(started.elapsed());
         metrics::counter!("chopmark_node_blocks_total").increment(1);
-        metrics::counter!("chopmark_node_operations_total").increment(staged.executed.outcomes.len() as u64);
-        let outcomes = staged.executed.outcomes.clone();
-        self.parent = commit(&self.shared, block, staged.executed, bytes.len())?;
-        self.idle_since = Instant::now();
-        self.sign_if_due()?;
-        self.guard.decided(self.parent.height)?;
-        reply(&self.shared, staged.waiting, &outcomes)
+        metrics::counter!("chopmark_node_operations_total").increment(outcomes.len() as u64);
+        if executed.changes.contains_key(key::MEMBERS) || executed.changes.contains_key(key::PENDING_MEMBERS) {
+            let state = BlockState { changes: &executed.changes, below: &self.shared.state };
+            self.in_force = Arc::new(ledger_core::state::members(&state)?);
+            self.pending = read_json(&state, key::PENDING_MEMBERS)?;
+        }
+        self.parent = commit(&self.shared, block, executed, bytes.len())?;
+        self.files.proposals.clear()?;
+        self.rested_since = self.now;
+        if self.parent.frontier.size() == previous.1 {
+            self.cover_empty();
+        } else if is_due(previous.0, self.parent.time) {
+            self.sign_newest()?;
+        }
+        self.files.guard.lock().decided(self.parent.height)?;
+        self.shared.pool.ended(outcomes.iter().map(ended));
+        Ok(())
     }
+
+    fn decided(&self, height: u64) -> Result<Option<(Vec<u8>, Certificate)>, Failure> {
+        let Some(bytes) = self.shared.blocks.read(height)? else { return Ok(None) };
+        let block = Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {height}: {error}")))?;
+        let proposal = Proposal { header: block.header, batch: block.batch };
+        Ok(Some((proposal.encode(), block.certificate)))
+    }
+
+    fn wake(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u8(MESSAGE_WAKE).u64(self.height());
+        writer.finish()
+    }
+
+    fn message(&mut self, bytes: &[u8]) -> Result<Heard, Failure> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8() {
+            Ok(MESSAGE_CHECKPOINT) => {
+                let note = reader.bytes(bytes.len()).ok().and_then(|note| std::str::from_utf8(note).ok());
+                if let Some(note) = note {
+                    self.heard_checkpoint(note)?;
+                }
+                Ok(Heard::Nothing)
+            }
+            Ok(MESSAGE_WAKE) => Ok(reader.u64().map_or(Heard::Nothing, Heard::Wake)),
+            _ => Ok(Heard::Nothing),
+        }
+    }
+
+    fn tick(&mut self, now: Duration) -> Result<Option<Duration>, Failure> {
+        self.now = now;
+        let unsigned = self.parent.frontier.size() > self.signed && self.may_sign();
+        let rests_at = self.rested_since + CHECKPOINT_INTERVAL;
+        if unsigned && now >= rests_at {
+            self.sign_newest()?;
+        }
+        self.resend();
+        let unsigned = unsigned && now < rests_at;
+        let resend = self.cosigning.is_waiting().then(|| now + RESEND);
+        Ok(unsigned.then_some(rests_at).into_iter().chain(resend).min())
+    }
+
+    fn outbox(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    fn equivocation(&mut self, found: &Equivocation) -> Result<(), Failure> {
+        Ok(self.files.equivocations.add(found)?)
+    }
+}
+
+/// Whether a block is to be signed at once: the first one of every tenth of a second of block time.
+/// A function of the blocks alone, so that all members sign the same sizes.
+fn is_due(previous_ms: u64, time_ms: u64) -> bool {
+    let interval = u64::try_from(CHECKPOINT_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+    previous_ms / interval != time_ms / interval
+}
+
+fn ended(outcome: &Outcome) -> (Hash32, Ended) {
+    let result = match outcome.verdict {
+        Verdict::Committed { index, .. } => Ok(index),
+        Verdict::Rejected(code) => Err(code),
+    };
+    (outcome.op, Ended { request: outcome.request, result })
 }
 
 /// Takes a durable block over into memory, on the way of normal progress and of replay alike.
@@ -277,7 +505,8 @@ pub(crate) fn commit(shared: &Shared, block: Block, executed: Executed, bytes: u
     let bytes = bytes + 2 * entry_bytes + 200 * executed.changes.len();
     if executed.changes.contains_key(ledger_core::state::key::MEMBERS) {
         let state = BlockState { changes: &executed.changes, below: &shared.state };
-        shared.members.store(Arc::new(ledger_core::state::members(&state)?));
+        let first_size = header.tree_size - executed.entries.len() as u64 + 1;
+        shared.trust_from(first_size, ledger_core::state::members(&state)?)?;
     }
     let committed =
         CommittedBlock { block, hash: parent.hash, entries: executed.entries, changes: executed.changes, bytes };
@@ -285,33 +514,6 @@ pub(crate) fn commit(shared: &Shared, block: Block, executed: Executed, bytes: u
     metrics::gauge!("chopmark_node_height").set(parent.height as f64);
     metrics::gauge!("chopmark_node_tree_size").set(parent.frontier.size().0 as f64);
     Ok(parent)
-}
-
-/// Tells those who wait how their operations ended: in this block, or before.
-fn reply(shared: &Shared, waiting: Vec<Waiting>, outcomes: &[Outcome]) -> Result<(), NodeError> {
-    let fresh: HashMap<Hash32, Ended> = outcomes
-        .iter()
-        .map(|outcome| {
-            let result = match outcome.verdict {
-                Verdict::Committed { index, .. } => Ok(index),
-                Verdict::Rejected(code) => Err(code),
-            };
-            (outcome.op, Ended { request: outcome.request, result })
-        })
-        .collect();
-    for one in waiting {
-        let ended = one.ops.iter().map(|op| match fresh.get(op) {
-            Some(ended) => Ok(*ended),
-            None => match operation_record(&shared.state, op)? {
-                Some(OperationRecord { request, result, .. }) => Ok(Ended { request, result }),
-                None => Err(NodeError::Damaged(format!("operation {op} has no outcome"))),
-            },
-        });
-        let ended = ended.collect::<Result<Vec<_>, _>>()?;
-        // Whoever asked may have gone; the outcome stands all the same.
-        let _gone = one.reply.send(ended);
-    }
-    Ok(())
 }
 
 struct BlockState<'a, S> {
@@ -331,17 +533,15 @@ impl<S: StateRead> StateRead for BlockState<'_, S> {
 /// What was read of the state at one height.
 type Known = HashMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// Remembers reads while a batch is cut, executed and executed again, so that each key is looked
-/// up once.
+/// Remembers reads while a batch is cut and executed, so that each key is looked up once.
 struct Memo<'a> {
     shared: &'a Shared,
     known: RefCell<Known>,
 }
 
 impl<'a> Memo<'a> {
-    /// `known` was read at the same height.
-    fn new(shared: &'a Shared, known: Known) -> Self {
-        Self { shared, known: RefCell::new(known) }
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, known: RefCell::default() }
     }
 }
 

@@ -1,14 +1,16 @@
-//! A member's node: agrees on blocks, keeps them, signs checkpoints, serves proofs.
+//! A member's node: agrees on blocks, keeps them, cosigns checkpoints, serves proofs.
 //!
-//! One thread ([`ledger`]) owns everything that decides: it takes submissions from the
-//! [`pool`], lets the [`consensus`] engine propose, re-execute and vote, appends the decided
-//! block to the block log (the commit point), and signs checkpoints under the [`guard`].
+//! One thread ([`ledger`]) owns everything that decides: it cuts batches from the [`pool`],
+//! answers the [`chopmark_consensus`] engine (propose, judge, decide), appends the decided block to the
+//! block log (the commit point), and signs checkpoints and votes under the [`guard`]. What a
+//! quorum has cosigned ([`cosign`]) is published.
 //! A second thread ([`derive`]) brings tiles, index and state on disk up to date behind it.
 //! Reads ([`handle`]) never wait for either.
 
-pub mod consensus;
+mod cosign;
 mod derive;
 mod derived;
+pub mod equivocations;
 mod error;
 pub mod fsck;
 pub mod guard;
@@ -17,10 +19,12 @@ pub mod keys;
 mod ledger;
 mod open;
 mod pool;
+mod proposals;
 mod statement;
 mod tail;
 mod tiles;
 
+pub use chopmark_consensus::{NetworkConfig, Peer};
 pub use error::NodeError;
 pub use handle::{
     BlockAt, ClockMs, DigestPositions, NodeHandle, Published, ReceiptAt, SUBMISSION_BYTES_MAX, SubmitError, Submitted,

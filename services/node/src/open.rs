@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use chopmark_consensus::{Consensus as _, Malachite, NetworkConfig};
 use ledger_core::{
     Hash32,
     block::{Block, STATE_DIGEST_INTERVAL},
@@ -23,14 +24,15 @@ use tokio::sync::watch;
 
 use crate::{
     NodeError, NodeHandle,
-    consensus::{Consensus, Solo},
     derive::{self, Backlog, StateDigests},
     derived::{Applied, BlockEffects, Derived, LiveState},
+    equivocations::EquivocationFile,
     guard::{Guard, Promise},
-    handle::{CheckpointRecord, ClockMs, Published, Recent, Shared},
+    handle::{CheckpointRecord, ClockMs, Published, Recent, Shared, Trust},
     keys::NodeKeys,
-    ledger::{Ledger, commit},
+    ledger::{self, Ledger, commit},
     pool::Pool,
+    proposals::Proposals,
     statement,
     tail::{Tail, Tree},
     tiles::TileFiles,
@@ -68,6 +70,24 @@ impl Layout {
         self.0.join("log")
     }
 
+    /// Proposals of the height that is not decided yet.
+    #[must_use]
+    pub fn proposals(&self) -> PathBuf {
+        self.0.join("proposals")
+    }
+
+    /// Folder of the engine's write-ahead log.
+    #[must_use]
+    pub fn wal(&self) -> PathBuf {
+        self.0.join("wal")
+    }
+
+    /// Equivocations that were seen.
+    #[must_use]
+    pub fn equivocations(&self) -> PathBuf {
+        self.0.join("equivocations.jsonl")
+    }
+
     /// Index and state.
     #[must_use]
     pub fn derived(&self) -> PathBuf {
@@ -103,6 +123,8 @@ pub struct NodeConfig {
     pub clock: ClockMs,
     /// Bound of the pool in bytes.
     pub pool_bytes_max: usize,
+    /// How it meets the other members' nodes.
+    pub network: NetworkConfig,
 }
 
 /// A running node: dropping it stops its threads.
@@ -159,11 +181,18 @@ impl Node {
         let known = guard.promise().decided.max(applied.height) + 1;
         let block_log = open_log(&layout.blocks(), Options { acknowledged_below: known, ..block_log_options() })?;
         let tip = block_log.next_sequence() - 1;
-        check_guard_height(&guard, tip)?;
         let known = Options { acknowledged_below: applied.checkpoints, ..Options::default() };
         let checkpoint_log = open_log(&layout.checkpoints(), known)?;
+        let state = LiveState::new(store);
+        let in_force = members(&state)?;
+        // Alone, nobody else has what is missing; with others, this node follows until it has
+        // caught up with what it remembers to have signed.
+        let alone = in_force.len() == 1;
+        if alone {
+            check_guard_height(&guard, tip)?;
+        }
         let signed = guard.promise().size.0;
-        if checkpoint_log.next_sequence() == 0 && signed > born.header.tree_size {
+        if alone && checkpoint_log.next_sequence() == 0 && signed > born.header.tree_size {
             return Err(NodeError::Damaged(format!(
                 "{} holds no checkpoint, but size {signed} was signed: the checkpoints were lost, and with them the \
                  receipts' first signatures. Restore that folder",
@@ -178,7 +207,7 @@ impl Node {
                 layout.blocks().display()
             )));
         }
-        let tail = RwLock::new(Tail::load(applied.size, store.edge(applied.size)?, &files)?);
+        let tail = RwLock::new(Tail::load(applied.size, state.store.edge(applied.size)?, &files)?);
         let frontier = Tree { tail: &tail, files: &files }.frontier(applied.size)?;
         if frontier.root() != applied.root {
             return Err(NodeError::Damaged(format!(
@@ -188,15 +217,14 @@ impl Node {
             )));
         }
         let parent = Parent { height: applied.height, time: applied.time, hash: applied.header, frontier };
-        let state = LiveState::new(store);
-        let in_force = members(&state)?;
-        let member = in_force.iter().any(|member| {
-            member.domain == config.domain && member.log_key.0 == config.keys.log.verifying_key().to_bytes()
-        });
-        if !member {
-            return Err(NodeError::Damaged(format!("{} with these keys is not a member in force", config.domain)));
+        if !in_force.iter().any(|member| member.domain == config.domain) {
+            tracing::warn!(domain = config.domain, "not a member in force: the node follows without a vote");
         }
         statement::vkey(&config.domain, &config.keys.statement)?;
+        let trust = state.store.members()?.into_iter();
+        let trust = trust
+            .map(|(size, members)| Ok((size, Arc::new(Trust::new(&genesis.origin, members)?))))
+            .collect::<Result<_, NodeError>>()?;
         let shared = Arc::new(Shared {
             chain,
             domain: config.domain,
@@ -211,7 +239,7 @@ impl Node {
             headers: Mutex::default(),
             published: ArcSwap::from_pointee(None),
             published_height: watch::Sender::new(0),
-            members: ArcSwap::from_pointee(in_force),
+            trust: RwLock::new(trust),
             pool: Pool::new(config.pool_bytes_max),
             backlog: Backlog::default(),
             state_digests: StateDigests::default(),
@@ -224,19 +252,25 @@ impl Node {
         let parent = replay(&shared, parent, tip)?;
         restore_state_digests(&shared, parent.height)?;
         let signed = restore_checkpoints(&shared, &checkpoint_log, &parent, applied.checkpoints)?;
-        check_guard_root(&shared, &guard, &parent)?;
-        let mut ledger =
-            Ledger::new(Arc::clone(&shared), config.keys, guard, (block_log, checkpoint_log), parent, signed);
-        // The newest block may have been decided just before a crash: sign it now, so that a
-        // node that is open has published everything that it decided.
-        ledger.sign_newest()?;
-        ledger.guard.decided(tip)?;
+        check_guard_root(&shared, &guard, &parent, alone)?;
+        let network_key = config.keys.network.clone();
+        let files = ledger::Files {
+            guard: Arc::new(Mutex::new(guard)),
+            block_log,
+            checkpoint_log,
+            proposals: Proposals::open(&layout.proposals(), parent.height + 1)?,
+            equivocations: EquivocationFile::open(layout.equivocations())?,
+        };
+        let mut ledger = Ledger::new(Arc::clone(&shared), config.keys, files, parent, signed)?;
+        // Before anybody reads: a lone node that is open has published everything that it decided.
+        ledger.resume()?;
+        let mut engine = Malachite { network: config.network, key: network_key, wal: layout.wal() };
         node.ledger = Some(spawn("ledger", move || {
             // Closes the pool however this thread ends, so that nobody waits for an outcome.
             let _close = ClosePool(Arc::clone(&ledger.shared));
-            if let Err(error) = Solo.run(&mut ledger) {
+            if let Err(error) = engine.run(&mut ledger) {
                 tracing::error!(%error, "the node stops deciding and signing");
-                ledger.shared.fail(&error);
+                ledger.shared.fail(&NodeError::from(error));
             }
         })?);
         Ok(node)
@@ -283,13 +317,15 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(NodeError::io("start thread", name))
 }
 
+/// Options under which a log is opened for reading, and left as it is.
+pub(crate) fn read_only(options: Options) -> Options {
+    Options { torn_tail: OnTornTail::Refuse, ..options }
+}
+
 /// Opens a log of which nothing is ever deleted.
 fn open_log(path: &Path, options: Options) -> Result<SegmentLog, NodeError> {
     let first = options.first_sequence;
-    let (log, found) = SegmentLog::open(path, options)?;
-    if let Some(torn) = &found.torn {
-        tracing::warn!(?torn, "cut an unfinished write off a log");
-    }
+    let (log, _) = SegmentLog::open(path, options)?;
     check_beginning(path, first, log.first_sequence())?;
     Ok(log)
 }
@@ -311,7 +347,6 @@ pub fn promise_of_data(data: &Path) -> Result<Promise, NodeError> {
     let layout = Layout(data.to_owned());
     let mut promise = Promise::none(layout.read_genesis()?.chain_id());
     // Refused while a node writes; changes nothing, whatever the end of a log looks like.
-    let read_only = |options| Options { torn_tail: OnTornTail::Refuse, ..options };
     let (blocks, _) = SegmentLog::open(layout.blocks(), read_only(block_log_options()))?;
     let (checkpoints, _) = SegmentLog::open(layout.checkpoints(), read_only(Options::default()))?;
     // The guard will vouch for what is read here: it must not be gone after a power failure.
@@ -325,7 +360,7 @@ pub fn promise_of_data(data: &Path) -> Result<Promise, NodeError> {
         let block = Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {tip}: {error}")))?;
         (promise.height, promise.decided) = (tip, tip);
         promise.round = block.certificate.round;
-        promise.value = block.certificate.value;
+        promise.votes = [Some(Some(block.certificate.value)); 3];
     }
     if let Some(last) = checkpoints.next_sequence().checked_sub(1)
         && let Some(bytes) = checkpoints.read(last)?
@@ -360,9 +395,12 @@ fn check_guard_height(guard: &Guard, tip: u64) -> Result<(), NodeError> {
     Ok(())
 }
 
-fn check_guard_root(shared: &Shared, guard: &Guard, parent: &Parent) -> Result<(), NodeError> {
+fn check_guard_root(shared: &Shared, guard: &Guard, parent: &Parent, alone: bool) -> Result<(), NodeError> {
     let promise = guard.promise();
     let size = parent.frontier.size();
+    if promise.size > size && !alone {
+        return Ok(());
+    }
     if promise.size > size {
         return Err(guard.refuse(&format!(
             "remembers a signature for tree size {}, but the data ends at size {}: the data directory is an older copy. \
@@ -472,7 +510,7 @@ fn restore_checkpoints(
     log: &SegmentLog,
     parent: &Parent,
     indexed: u64,
-) -> Result<(TreeSize, u64), NodeError> {
+) -> Result<TreeSize, NodeError> {
     let end = log.next_sequence();
     if indexed > end {
         return Err(NodeError::Damaged("the index knows checkpoints that the checkpoint log does not hold".to_owned()));
@@ -495,10 +533,10 @@ fn restore_checkpoints(
         }
         last = Some((record, checkpoint));
     }
-    let Some((record, checkpoint)) = last else { return Ok((TreeSize(0), 0)) };
+    let Some((record, checkpoint)) = last else { return Ok(TreeSize(0)) };
     let published =
         Published { height: record.height, size: checkpoint.size, root: checkpoint.root, note: record.note };
-    let signed = (published.size, 0);
+    let signed = published.size;
     shared.publish(published);
     Ok(signed)
 }

@@ -1,11 +1,14 @@
-//! The pool: submissions that wait for a block. Bounded in bytes; full means "later", never
-//! growth.
+//! The pool: submissions that wait for their outcomes. They stay until a block has decided all
+//! their operations, whoever proposed it. Bounded in bytes; full means "later", never growth.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use ledger_core::{Hash32, batch::Submission, outcome::RejectionCode};
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
 
 /// How a submitted operation ended: the request that got the outcome, and the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +27,19 @@ pub(crate) struct Waiting {
     pub(crate) reply: oneshot::Sender<Vec<Ended>>,
 }
 
+struct Queued {
+    bytes: usize,
+    waiting: Waiting,
+    ended: Vec<Option<Ended>>,
+}
+
 #[derive(Default)]
 struct Inner {
-    queue: std::collections::VecDeque<(usize, Waiting)>,
+    /// In order of arrival.
+    queue: BTreeMap<u64, Queued>,
+    /// Which of the queue wait for an operation.
+    by_op: HashMap<Hash32, Vec<u64>>,
+    next: u64,
     bytes: usize,
     closed: bool,
 }
@@ -34,7 +47,7 @@ struct Inner {
 /// Submissions in order of arrival.
 pub(crate) struct Pool {
     inner: Mutex<Inner>,
-    arrived: Condvar,
+    changed: Arc<Notify>,
     bytes_max: usize,
 }
 
@@ -47,7 +60,7 @@ pub(crate) enum PoolError {
 
 impl Pool {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { inner: Mutex::default(), arrived: Condvar::new(), bytes_max }
+        Self { inner: Mutex::default(), changed: Arc::default(), bytes_max }
     }
 
     /// Takes a submission unless that would exceed the bound. An empty pool takes any.
@@ -60,40 +73,91 @@ impl Pool {
         if inner.bytes > 0 && inner.bytes + bytes > self.bytes_max {
             return Err(PoolError::Full);
         }
+        let number = inner.next;
+        inner.next += 1;
         inner.bytes += bytes;
-        inner.queue.push_back((bytes, waiting));
+        for op in &waiting.ops {
+            inner.by_op.entry(*op).or_default().push(number);
+        }
+        let ended = vec![None; waiting.ops.len()];
+        inner.queue.insert(number, Queued { bytes, waiting, ended });
         drop(inner);
-        self.arrived.notify_one();
+        self.changed.notify_one();
         Ok(())
     }
 
-    /// The next submissions, together at most `bytes_max` (but at least one); waits for the
-    /// first until `deadline`. `None` once the pool is closed.
-    pub(crate) fn take(&self, bytes_max: usize, deadline: Option<Instant>) -> Option<Vec<Waiting>> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.lock().queue.is_empty()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.lock().closed
+    }
+
+    /// Is told when something was pushed, or the pool was closed.
+    pub(crate) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// The first submissions, together at most `bytes_max` (but at least one); they stay.
+    pub(crate) fn first(&self, bytes_max: usize) -> Vec<(Submission, Vec<Hash32>)> {
+        let inner = self.inner.lock();
+        let (mut taken, mut total) = (Vec::new(), 0);
+        for queued in inner.queue.values() {
+            if total > 0 && total + queued.bytes > bytes_max {
+                break;
+            }
+            total += queued.bytes;
+            taken.push((queued.waiting.submission.clone(), queued.waiting.ops.clone()));
+        }
+        taken
+    }
+
+    /// These operations have ended: whoever waits for nothing else is told, and leaves the pool.
+    pub(crate) fn ended(&self, outcomes: impl Iterator<Item = (Hash32, Ended)>) {
+        let mut done = Vec::new();
         let mut inner = self.inner.lock();
-        while inner.queue.is_empty() && !inner.closed {
-            match deadline {
-                None => self.arrived.wait(&mut inner),
-                Some(deadline) => {
-                    if self.arrived.wait_until(&mut inner, deadline).timed_out() {
-                        break;
+        for (op, outcome) in outcomes {
+            for number in inner.by_op.remove(&op).unwrap_or_default() {
+                let Some(queued) = inner.queue.get_mut(&number) else { continue };
+                for (known, slot) in queued.waiting.ops.iter().zip(&mut queued.ended) {
+                    if *known == op {
+                        *slot = Some(outcome);
+                    }
+                }
+                if queued.ended.iter().all(Option::is_some)
+                    && let Some(queued) = inner.queue.remove(&number)
+                {
+                    inner.bytes -= queued.bytes;
+                    done.push(queued);
+                }
+            }
+        }
+        drop(inner);
+        for queued in done {
+            // Whoever asked may have gone; the outcome stands all the same.
+            let _gone = queued.waiting.reply.send(queued.ended.into_iter().flatten().collect());
+        }
+    }
+
+    /// Drops submissions that can never be part of a block; whoever waits is told that nothing
+    /// came of them.
+    pub(crate) fn retain(&self, keep: impl Fn(&Submission) -> bool) {
+        let mut inner = self.inner.lock();
+        let dropped: Vec<u64> =
+            inner.queue.iter().filter(|(_, queued)| !keep(&queued.waiting.submission)).map(|(at, _)| *at).collect();
+        for number in dropped {
+            let Some(queued) = inner.queue.remove(&number) else { continue };
+            inner.bytes -= queued.bytes;
+            for op in &queued.waiting.ops {
+                if let Some(numbers) = inner.by_op.get_mut(op) {
+                    numbers.retain(|known| *known != number);
+                    if numbers.is_empty() {
+                        inner.by_op.remove(op);
                     }
                 }
             }
         }
-        if inner.closed {
-            return None;
-        }
-        let (mut taken, mut total) = (Vec::new(), 0);
-        while let Some((bytes, _)) = inner.queue.front() {
-            if total > 0 && total + bytes > bytes_max {
-                break;
-            }
-            total += bytes;
-            taken.extend(inner.queue.pop_front().map(|(_, waiting)| waiting));
-        }
-        inner.bytes -= total;
-        Some(taken)
     }
 
     /// Refuses everything from now on; those who wait are told by their dropped reply.
@@ -101,18 +165,14 @@ impl Pool {
         let mut inner = self.inner.lock();
         inner.closed = true;
         inner.bytes = 0;
+        inner.by_op.clear();
         let waiting = std::mem::take(&mut inner.queue);
         drop(inner);
-        self.arrived.notify_all();
+        self.changed.notify_one();
         drop(waiting);
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.inner.lock().bytes
     }
-}
-
-/// When to look again, `after` from now.
-pub(crate) fn deadline(after: Duration) -> Option<Instant> {
-    Instant::now().checked_add(after)
 }

@@ -96,15 +96,8 @@ impl Tail {
     /// Entries of the incomplete bundle of the tree of `size`, which may be behind this one; where
     /// the bundle is full by now and was forgotten, they are those of its file.
     pub(crate) fn incomplete_bundle(&self, size: TreeSize, files: &TileFiles) -> Result<Vec<Vec<u8>>, NodeError> {
-        let (bundle, width) = (size.0 / TILE_WIDTH, size.0 % TILE_WIDTH);
-        let in_memory = self.bundles.get(&bundle).map(Vec::as_slice);
-        (0..width)
-            .zip(usize::MIN..)
-            .map(|(at, offset)| match in_memory.and_then(|entries| entries.get(offset)) {
-                Some(entry) => Ok(entry.clone()),
-                None => files.entry(bundle * TILE_WIDTH + at),
-            })
-            .collect()
+        let first = size.0 - size.0 % TILE_WIDTH;
+        (first..size.0).map(|index| self.entry(LeafIndex(index)).map_or_else(|| files.entry(index), Ok)).collect()
     }
 
     /// Bytes of a tile's or bundle's first `width` items, if they are in memory.

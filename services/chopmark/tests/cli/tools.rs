@@ -28,12 +28,12 @@ fn every_command_has_help_with_examples() {
 
 #[test]
 fn a_wrong_command_line_is_no_verdict() {
-    for args in [&["verify"][..], &["nonsense"], &[], &["verify", "--nonsense"], &["dev", "--members", "4"]] {
+    for args in [&["verify"][..], &["nonsense"], &[], &["verify", "--nonsense"], &["dev", "--members", "8"]] {
         let ran = chopmark(args);
         assert_eq!(ran.code, 64, "{args:?}");
         assert!(ran.out.is_empty() && !ran.err.is_empty(), "{args:?}");
     }
-    assert!(chopmark(["dev", "--members", "4"]).err.contains("this version runs one"));
+    assert!(chopmark(["dev", "--members", "8"]).err.contains("1 to 7 members"));
 }
 
 #[test]
@@ -88,7 +88,8 @@ fn data(test: &str) -> std::path::PathBuf {
     chopmark_node::init(&node, &guard, &genesis).unwrap();
     let keys = NodeKeys::load(&data.join("keys")).unwrap();
     let (domain, clock) = ("operator.example".to_owned(), Arc::new(|| TIME_MS));
-    let config = NodeConfig { data: node, guard, keys, domain, clock, pool_bytes_max: POOL_BYTES_MAX };
+    let network = chopmark_node::NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new() };
+    let config = NodeConfig { data: node, guard, keys, domain, clock, pool_bytes_max: POOL_BYTES_MAX, network };
     Node::open(config).unwrap().close();
     data
 }

@@ -32,7 +32,7 @@ pub(crate) fn malformed(name: &'static str, fault: Fault) -> Refusal {
 }
 
 pub(crate) fn renderer<'a>(req: &'a HttpRequest, caller: &'a Caller) -> Outcome<Renderer<'a>> {
-    Ok(Renderer { services: &shared(req)?.services, caller, lang: lang(req) })
+    Ok(Renderer { services: shared(req)?.services()?, caller, lang: lang(req) })
 }
 
 /// Says that a `Prefer: wait` was heard (RFC 7240).

@@ -42,7 +42,7 @@ pub(crate) async fn open(req: HttpRequest, writer: Writer) -> Outcome<HttpRespon
     let key = idempotency_key(&req)?;
     let body = body::json(&req, CaseRequest::BODY_BYTES_MAX).await?;
     let request = parse::<CaseRequest>(&body)?;
-    let services = &shared(&req)?.services;
+    let services = shared(&req)?.services()?;
     let write = Write { caller: &writer.0, trace: &head.trace };
     let accepted = services.notary.open_case(write, &key, request).await?;
     shared(&req)?.accepted.increment(1);
@@ -86,7 +86,7 @@ pub(crate) async fn append(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
     let body = body::json(&req, CaseAppendRequest::BODY_BYTES_MAX).await?;
     let request = parse::<CaseAppendRequest>(&body)?;
     let evidence = request.evidence_id;
-    let notary = &shared(&req)?.services.notary;
+    let notary = &shared(&req)?.services()?.notary;
     let write = Write { caller: &writer.0, trace: &head.trace };
     let accepted = notary.append_to_case(write, &key, &case, request).await?;
     shared(&req)?.accepted.increment(1);
@@ -112,6 +112,6 @@ pub(crate) async fn append(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
 pub(crate) async fn read(req: HttpRequest, reader: Reader) -> Outcome<HttpResponse> {
     let page = PageQuery::parse(req.query_string())?;
     let id: CaseId = path_id(&req, CaseId::FORM)?;
-    let record = shared(&req)?.services.records.case(&reader.0, &id, &page).await?;
+    let record = shared(&req)?.services()?.records.case(&reader.0, &id, &page).await?;
     json(StatusCode::OK, &renderer(&req, &reader.0)?.case(record))
 }

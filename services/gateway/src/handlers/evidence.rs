@@ -53,7 +53,7 @@ pub(crate) async fn create(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
     let body = body::json(&req, EvidenceRequest::BODY_BYTES_MAX).await?;
     let request = parse::<EvidenceRequest>(&body)?;
     let write = Write { caller: &writer.0, trace: &head.trace };
-    let notarized = shared(&req)?.services.notary.notarize(write, &key, request).await?;
+    let notarized = shared(&req)?.services()?.notary.notarize(write, &key, request).await?;
     drop(body);
     answer(&req, &writer, notarized, head.wait).await
 }
@@ -66,7 +66,7 @@ pub(super) async fn answer(
     wait: Duration,
 ) -> Outcome<HttpResponse> {
     let shared = shared(req)?;
-    let services = &shared.services;
+    let services = shared.services()?;
     shared.accepted.increment(1);
     let Notarized { accepted, warnings } = notarized;
     let accepted = services.notary.wait(accepted, wait).await?;
@@ -102,7 +102,7 @@ pub(crate) async fn create_batch(req: HttpRequest, writer: Writer) -> Outcome<Ht
     let body = body::json(&req, EvidenceBatchRequest::BODY_BYTES_MAX).await?;
     let items = parse_batch(&body)?;
     let write = Write { caller: &writer.0, trace: &head.trace };
-    let notary = &shared(&req)?.services.notary;
+    let notary = &shared(&req)?.services()?.notary;
     let mut answers = notary.notarize_batch(write, items).await;
     drop(body);
     let accepted = answers.iter().filter(|item| item.answer.is_ok()).count();
@@ -146,7 +146,7 @@ fn failed_whole(answers: &[BatchAnswer]) -> Option<Problem> {
 )]
 pub(crate) async fn list(req: HttpRequest, reader: Reader) -> Outcome<HttpResponse> {
     let query = EvidenceQuery::parse(req.query_string())?;
-    let (records, next_cursor) = shared(&req)?.services.records.list(&reader.0, &query).await?;
+    let (records, next_cursor) = shared(&req)?.services()?.records.list(&reader.0, &query).await?;
     let renderer = renderer(&req, &reader.0)?;
     let items = records.into_iter().map(|record| renderer.evidence(record, &[])).collect();
     json(StatusCode::OK, &Page { items, next_cursor })
@@ -162,7 +162,7 @@ pub(crate) async fn list(req: HttpRequest, reader: Reader) -> Outcome<HttpRespon
 )]
 pub(crate) async fn read(req: HttpRequest, reader: Reader) -> Outcome<HttpResponse> {
     let id = evidence_id(&req)?;
-    let record = shared(&req)?.services.records.evidence(&reader.0, &id).await?;
+    let record = shared(&req)?.services()?.records.evidence(&reader.0, &id).await?;
     json(StatusCode::OK, &renderer(&req, &reader.0)?.evidence(record, &[]))
 }
 
@@ -177,7 +177,7 @@ pub(crate) async fn read(req: HttpRequest, reader: Reader) -> Outcome<HttpRespon
 )]
 pub(crate) async fn receipt(req: HttpRequest, reader: Reader) -> Outcome<HttpResponse> {
     let id = evidence_id(&req)?;
-    let receipt = shared(&req)?.services.records.receipt(&reader.0, &id).await?;
+    let receipt = shared(&req)?.services()?.records.receipt(&reader.0, &id).await?;
     Ok(text("text/plain; charset=utf-8", PRIVATE, receipt))
 }
 
@@ -189,7 +189,7 @@ pub(crate) async fn receipt(req: HttpRequest, reader: Reader) -> Outcome<HttpRes
 )]
 pub(crate) async fn entry(req: HttpRequest, reader: Reader) -> Outcome<HttpResponse> {
     let id = evidence_id(&req)?;
-    let entry = shared(&req)?.services.records.entry(&reader.0, &id).await?;
+    let entry = shared(&req)?.services()?.records.entry(&reader.0, &id).await?;
     Ok(text("application/json", PRIVATE, entry))
 }
 
@@ -204,7 +204,7 @@ pub(crate) async fn entry(req: HttpRequest, reader: Reader) -> Outcome<HttpRespo
 )]
 pub(crate) async fn proof(req: HttpRequest, reader: Reader) -> Outcome<HttpResponse> {
     let id = evidence_id(&req)?;
-    let zip = shared(&req)?.services.records.bundle(&reader.0, &id).await?;
+    let zip = shared(&req)?.services()?.records.bundle(&reader.0, &id).await?;
     Ok(bundle(&id.to_string(), PRIVATE, zip))
 }
 

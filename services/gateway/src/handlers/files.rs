@@ -80,7 +80,7 @@ pub(crate) async fn create(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
 
 async fn receive(req: &HttpRequest, write: Write<'_>, key: &str) -> Outcome<Notarized> {
     let shared = shared(req)?;
-    let notary = &shared.services.notary;
+    let notary = &shared.services()?.notary;
     let mut form = Form::new(req, &shared.config);
     let mut part = form.next().await?;
     let mut metadata = None;
@@ -170,9 +170,7 @@ fn as_it_is(field: Field) -> Result<Field, Problem> {
     if names.iter().all(|name| field.headers().get_all(name).all(is_plain)) {
         return Ok(field);
     }
-    let shown = field.name().and_then(showable).unwrap_or("?").to_owned();
-    let fault = Fault::new(ProblemCode::ContentEncodingUnsupported);
-    Err(FieldError { place: Place::Part(shown.into()), fault }.into())
+    Err(at_part(&field, Fault::new(ProblemCode::ContentEncodingUnsupported)))
 }
 
 fn too_large(config: &GatewayConfig) -> Problem {
@@ -198,7 +196,11 @@ fn after_file(field: &Field) -> Problem {
 }
 
 fn unknown(field: &Field) -> Problem {
+    at_part(field, Fault::new(ProblemCode::PartUnknown).with("known", Arg::Names(PARTS)))
+}
+
+/// The fault of a part, under the caller's own name for it if that can be shown.
+fn at_part(field: &Field, fault: Fault) -> Problem {
     let shown = field.name().and_then(showable).unwrap_or("?").to_owned();
-    let fault = Fault::new(ProblemCode::PartUnknown).with("known", Arg::Names(PARTS));
     FieldError { place: Place::Part(shown.into()), fault }.into()
 }

@@ -11,7 +11,7 @@ use chopmark_domain::{Services, ports::PortResult};
 use tokio::time::timeout;
 
 use super::answer::text;
-use crate::{auth::shared, refusal::Outcome, render::json};
+use crate::{auth::shared, refusal::Outcome, render::json, state::Shared};
 
 /// A dependency that takes longer does not answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,13 +35,13 @@ pub(crate) async fn live() -> Outcome<HttpResponse> {
 )]
 pub(crate) async fn ready(req: HttpRequest) -> Outcome<HttpResponse> {
     let shared = shared(&req)?;
-    let services = &shared.services;
-    let (database, ledger) = tokio::join!(database(services), ledger(services));
-    let checks = vec![
-        check("database", database, ProblemCode::DatabaseUnavailable),
-        check("ledger", ledger, ProblemCode::LedgerUnavailable),
-        check("queue", services.notary.queue_is_well(), ProblemCode::QueueUnavailable),
-    ];
+    let services = shared.gateway_services();
+    let (database, ledger) = tokio::join!(database(services), ledger(shared));
+    let mut checks = vec![check("ledger", ledger, ProblemCode::LedgerUnavailable)];
+    if let Some(services) = services {
+        checks.insert(0, check("database", database, ProblemCode::DatabaseUnavailable));
+        checks.push(check("queue", services.notary.queue_is_well(), ProblemCode::QueueUnavailable));
+    }
     let well = checks.iter().filter(|check| check.status == HealthStatus::Ok).count();
     let status = match well {
         _ if shared.is_draining() || !database => HealthStatus::Unavailable,
@@ -58,12 +58,17 @@ pub(crate) async fn metrics(req: HttpRequest) -> Outcome<HttpResponse> {
     Ok(text("text/plain; version=0.0.4; charset=utf-8", "no-store", rendered))
 }
 
-async fn database(services: &Services) -> bool {
-    answers(services.ports().projection.cursor(&services.network)).await
+/// A member's node has none to fail.
+async fn database(services: Option<&Services>) -> bool {
+    match services {
+        Some(services) => answers(services.ports().projection.cursor(&services.network)).await,
+        None => true,
+    }
 }
 
-async fn ledger(services: &Services) -> bool {
-    services.ports().ledger.is_deciding() && answers(services.ports().ledger.status()).await
+async fn ledger(shared: &Shared) -> bool {
+    shared.ledger.is_deciding()
+        && timeout(CHECK_TIMEOUT, shared.ledger.checkpoint()).await.is_ok_and(|read| read.is_ok())
 }
 
 async fn answers<T>(call: impl Future<Output = PortResult<T>>) -> bool {

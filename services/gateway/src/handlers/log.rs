@@ -19,7 +19,7 @@ use crate::{
 )]
 pub(crate) async fn checkpoint(req: HttpRequest, _reader: LogReader) -> Outcome<HttpResponse> {
     no_query(&req)?;
-    let checkpoint = shared(&req)?.services.ledger.checkpoint().await?;
+    let checkpoint = shared(&req)?.ledger.checkpoint().await?;
     Ok(text("text/plain; charset=utf-8", "no-cache", checkpoint))
 }
 
@@ -30,7 +30,7 @@ pub(crate) async fn checkpoint(req: HttpRequest, _reader: LogReader) -> Outcome<
 )]
 pub(crate) async fn policy(req: HttpRequest, _reader: LogReader) -> Outcome<HttpResponse> {
     no_query(&req)?;
-    let policy = shared(&req)?.services.ledger.policy().await?;
+    let policy = shared(&req)?.ledger.policy().await?;
     Ok(text("text/plain; charset=utf-8", "no-cache", policy))
 }
 
@@ -48,7 +48,7 @@ pub(crate) async fn tile(req: HttpRequest, _reader: LogReader) -> Outcome<HttpRe
     // The raw path: a tile has one spelling, so an escaped one is none.
     let path = req.path().strip_prefix("/log/").and_then(TilePath::parse);
     let path = path.ok_or_else(|| Problem::parameter(ProblemCode::TileNotFound, "path"))?;
-    let tile = shared(&req)?.services.ledger.tile(path).await?;
+    let tile = shared(&req)?.ledger.tile(path).await?;
     Ok(text("application/octet-stream", cache(path), tile))
 }
 

@@ -22,6 +22,6 @@ use crate::{
 pub(crate) async fn read(req: HttpRequest, reader: Reader) -> Outcome<HttpResponse> {
     no_query(&req)?;
     let id: OperationId = path_id(&req, OperationId::FORM)?;
-    let record = shared(&req)?.services.records.operation(&reader.0, &id).await?;
+    let record = shared(&req)?.services()?.records.operation(&reader.0, &id).await?;
     json(StatusCode::OK, &renderer(&req, &reader.0)?.operation(&record))
 }

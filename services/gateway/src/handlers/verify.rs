@@ -72,7 +72,7 @@ pub(crate) async fn look_up_batch(req: HttpRequest, _visitor: Visitor) -> Outcom
 
 async fn find(req: &HttpRequest, algorithm: ApiAlgorithm, digest: ApiHash, page: &PageQuery) -> Outcome<VerifyView> {
     let known = Algorithm::parse(algorithm.name()).ok_or(ProblemCode::InternalError)?;
-    let found = shared(req)?.services.ledger.find(known, &Hash32(*digest.as_bytes()), page).await?;
+    let found = shared(req)?.ledger.find(known, &Hash32(*digest.as_bytes()), page).await?;
     render::found(algorithm, digest, found)
 }
 
@@ -85,7 +85,7 @@ async fn find(req: &HttpRequest, algorithm: ApiAlgorithm, digest: ApiHash, page:
     responses((status = 200, description = "The receipt.", body = String, content_type = "text/plain; charset=utf-8")),
 )]
 pub(crate) async fn receipt(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpResponse> {
-    let receipt = shared(&req)?.services.ledger.receipt(leaf_index(&req)?).await?;
+    let receipt = shared(&req)?.ledger.receipt(leaf_index(&req)?).await?;
     Ok(text("text/plain; charset=utf-8", VOLATILE, receipt))
 }
 
@@ -96,7 +96,7 @@ pub(crate) async fn receipt(req: HttpRequest, _visitor: Visitor) -> Outcome<Http
     responses((status = 200, description = "The bytes that were hashed into the log.", body = Object)),
 )]
 pub(crate) async fn entry(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpResponse> {
-    let entry = shared(&req)?.services.ledger.entry(leaf_index(&req)?).await?;
+    let entry = shared(&req)?.ledger.entry(leaf_index(&req)?).await?;
     Ok(text("application/json", IMMUTABLE, entry))
 }
 
@@ -108,7 +108,7 @@ pub(crate) async fn entry(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpRe
 )]
 pub(crate) async fn proof(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpResponse> {
     let index = leaf_index(&req)?;
-    let zip = shared(&req)?.services.ledger.bundle(index).await?;
+    let zip = shared(&req)?.ledger.bundle(index).await?;
     Ok(bundle(&format!("entry-{}", index.0), VOLATILE, zip))
 }
 
@@ -121,7 +121,7 @@ pub(crate) async fn proof(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpRe
 )]
 pub(crate) async fn network(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpResponse> {
     no_query(&req)?;
-    json(StatusCode::OK, &render::network(shared(&req)?.services.ledger.network().await?))
+    json(StatusCode::OK, &render::network(shared(&req)?.ledger.network().await?))
 }
 
 const LEAF_INDEX: Text = Text::new("a leaf index in plain digits", "直接用数字书写的叶索引");

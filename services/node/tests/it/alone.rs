@@ -1,9 +1,5 @@
 //! A node of one member: what it commits, proves, survives and refuses.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod support;
-
 use std::{
     fs,
     path::Path,
@@ -14,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{Place, case_append, content, evidence};
 use chopmark_node::{NodeError, NodeHandle, fsck::fsck};
 use ledger_core::{
     Hash32,
@@ -23,13 +20,12 @@ use ledger_core::{
     tile::{TileKind, TilePath, decode_bundle, decode_hashes},
     verify::{FileFacts, Verdict, verify},
 };
-use support::{Place, case_append, content, evidence};
 
 fn verdict(node: &NodeHandle, index: u64, number: u64) -> Verdict {
     let receipt = node.receipt(LeafIndex(index)).unwrap().unwrap();
     let entry = node.entry(LeafIndex(index)).unwrap().unwrap();
     let file = FileFacts { digests: Digests::of(&content(number)), size: content(number).len() as u64 };
-    verify(Some(&file), &entry, receipt.receipt.render().as_bytes(), node.policy().as_bytes())
+    verify(Some(&file), &entry, receipt.receipt.render().as_bytes(), node.policy().unwrap().as_bytes())
 }
 
 /// Rebuilds the root of the newest checkpoint from nothing but served bundles and tiles.
@@ -132,7 +128,7 @@ async fn a_digest_is_found_at_every_position() {
     for op in 10..13 {
         place.submit(&handle, vec![evidence(&handle, op, 7)]).await;
     }
-    support::covered(&handle, 6).await;
+    crate::support::covered(&handle, 6).await;
     let digest = Algorithm::Sha256.digest(&content(7));
     let expected: Vec<LeafIndex> = (3..6).map(LeafIndex).collect();
     assert_eq!(handle.find(Algorithm::Sha256, &digest, LeafIndex(0), 10).unwrap().indexes, expected);

@@ -1,0 +1,186 @@
+//! Agreement behind a thin trait of our own: nothing outside [`malachite`] names an engine's types,
+//! and certificates are in our encoding.
+//!
+//! The ledger is the [`Application`]; it never waits and owns no thread, so that the engine here
+//! and the simulator in the tests drive the very same code. A crate of its own because the engine
+//! takes minutes to compile.
+
+pub mod malachite;
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use ledger_core::{
+    Hash32,
+    batch::BATCH_BYTES_MAX,
+    block::{HEADER_BYTES_MAX, Header},
+    codec::{DecodeError, Reader, Writer},
+    equivocation::Equivocation,
+    member::MemberSet,
+    vote::{Certificate, VoteType},
+};
+
+use tokio::sync::Notify;
+
+pub use malachite::{Malachite, NetworkConfig, Peer};
+
+/// Why a run ended: what the application reported, or an [`EngineError`].
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// The engine does not start, or has stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("consensus engine: {0}")]
+pub struct EngineError(pub String);
+
+/// Largest encoded proposal.
+pub const PROPOSAL_BYTES_MAX: usize = BATCH_BYTES_MAX + HEADER_BYTES_MAX + 16;
+
+/// A block that a proposer wants decided. Its value is the header's hash; the batch travels beside
+/// it and never through votes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// The header, after execution.
+    pub header: Header,
+    /// The encoded batch.
+    pub batch: Vec<u8>,
+}
+
+impl Proposal {
+    /// The bytes that nodes stream, keep and sync.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u8(1).bytes(&self.header.encode()).bytes(&self.batch);
+        writer.finish()
+    }
+
+    /// Reads a proposal; whether batch and header belong together is for the execution to find.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != 1 {
+            return Err(DecodeError::Range("proposal version"));
+        }
+        let header = Header::parse(reader.bytes(HEADER_BYTES_MAX)?).map_err(|_| DecodeError::Range("header"))?;
+        let batch = reader.bytes(BATCH_BYTES_MAX)?.to_vec();
+        reader.end()?;
+        Ok(Self { header, batch })
+    }
+}
+
+/// Where a proposal stands: who proposed it and in which round, and since which round it is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Height.
+    pub height: u64,
+    /// Round.
+    pub round: u32,
+    /// Round of the prevotes by which it was locked; `None` for a fresh one.
+    pub valid_round: Option<u32>,
+    /// Address of who proposed it first.
+    pub proposer: [u8; 20],
+}
+
+/// A proposal that was judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// Where it stands.
+    pub slot: Slot,
+    /// Header hash.
+    pub value: Hash32,
+    /// Whether it may be voted for.
+    pub valid: bool,
+}
+
+/// Signs proposals and votes: what it signs is remembered durably first, and what would contradict
+/// something signed before is refused.
+pub trait VoteSigner: Send + Sync {
+    /// The chain that is signed for.
+    fn chain(&self) -> Hash32;
+
+    /// Public key of this validator.
+    fn public(&self) -> Hash32;
+
+    /// Signs a vote; `None` is nil.
+    fn vote(&self, kind: VoteType, height: u64, round: u32, value: Option<Hash32>) -> Result<[u8; 64], Failure>;
+
+    /// Signs a proposal.
+    fn proposal(&self, height: u64, round: u32, valid_round: Option<u32>, value: Hash32) -> Result<[u8; 64], Failure>;
+
+    /// Signs what is neither vote nor proposal: that this key belongs to this node on the network.
+    fn network_proof(&self, message: &[u8]) -> [u8; 64];
+}
+
+/// What an engine drives: the ledger's side of agreement.
+pub trait Application {
+    /// Height to decide next.
+    fn height(&self) -> u64;
+
+    /// Validators of that height.
+    fn members(&self) -> Arc<MemberSet>;
+
+    /// Signs proposals and votes under the guard.
+    fn signer(&self) -> Arc<dyn VoteSigner>;
+
+    /// Is told when there may be something new to decide on, or the node is to stop.
+    fn changed(&self) -> Arc<Notify>;
+
+    /// Whether the node is to stop.
+    fn is_stopping(&self) -> bool;
+
+    /// Whether this node may vote at the next height: it is a validator there, and its guard
+    /// remembers nothing beyond its data. Otherwise it follows.
+    fn may_vote(&self) -> bool;
+
+    /// Whether there is something to decide on now. If not, the next height waits.
+    fn wants_block(&self) -> bool;
+
+    /// The proposal of this node for the next height: the same one every time for a round, and
+    /// durable before it is returned.
+    fn propose(&mut self, round: u32, proposer: [u8; 20]) -> Result<(Judged, Vec<u8>), Failure>;
+
+    /// Executes a proposal for the next height again and compares every field of its header; keeps
+    /// a valid one durably. `fresh` ones are also held against the clock.
+    fn judge(&mut self, slot: Slot, bytes: &[u8], fresh: bool) -> Result<Option<Judged>, Failure>;
+
+    /// Proposals that were kept for a round of the next height, after a restart.
+    fn kept(&mut self, round: u32) -> Result<Vec<Judged>, Failure>;
+
+    /// Bytes of a kept proposal.
+    fn proposal(&self, value: &Hash32) -> Option<Vec<u8>>;
+
+    /// Makes a decided block durable and takes it over. When it returns, the block is final. A
+    /// decision below the next height is known already.
+    fn decide(&mut self, certificate: Certificate) -> Result<(), Failure>;
+
+    /// A decided block, for a peer that is behind.
+    fn decided(&self, height: u64) -> Result<Option<(Vec<u8>, Certificate)>, Failure>;
+
+    /// The broadcast that tells peers of something to decide at the next height.
+    fn wake(&self) -> Vec<u8>;
+
+    /// What another member's node broadcast.
+    fn message(&mut self, bytes: &[u8]) -> Result<Heard, Failure>;
+
+    /// Does what time asks for: `now` never runs backwards. Returns when to call again at the latest.
+    fn tick(&mut self, now: Duration) -> Result<Option<Duration>, Failure>;
+
+    /// What is to be broadcast since the last call.
+    fn outbox(&mut self) -> Vec<Vec<u8>>;
+
+    /// Two different things that one validator signed at one step.
+    fn equivocation(&mut self, found: &Equivocation) -> Result<(), Failure>;
+}
+
+/// What a broadcast was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing for the engine.
+    Nothing,
+    /// A peer has something to decide at this height.
+    Wake(u64),
+}
+
+/// An agreement engine.
+pub trait Consensus {
+    /// Drives `application` until it stops or fails.
+    fn run(&mut self, application: &mut dyn Application) -> Result<(), Failure>;
+}

@@ -1,0 +1,620 @@
+//! Agreement by [Malachite](https://docs.rs/arc-malachitebft-app-channel), an engine of the
+//! Tendermint family (arXiv:1807.04938), on networks of one member and of several alike.
+//!
+//! The engine runs on a runtime of its own; this thread answers its questions, one after the other,
+//! and does nothing else. Values are header hashes; the batches travel as parts of a stream.
+
+mod codec;
+mod context;
+mod streams;
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use bytesize::ByteSize;
+use ledger_core::{
+    Hash32, SigningKey,
+    equivocation::{Equivocation, EquivocationKind, SignedMessage},
+    member::MemberSet,
+    vote::{Certificate, address},
+};
+use malachite::{
+    AppMsg, Channels, ConsensusContext, EngineBuilder, EngineHandle, NetworkContext, NetworkMsg, Reply, RequestContext,
+    Signer as _, SyncContext, WalContext,
+    app::{
+        config::{ConsensusConfig, NodeConfig, PubSubProtocol, ValuePayload, ValueSyncConfig},
+        net::Multiaddr,
+        streaming::{StreamContent, StreamId, StreamMessage},
+        types::{Keypair, PeerId, codec::Codec as _},
+    },
+};
+use malachite_consensus::{MisbehaviorEvidence, ProposedValue};
+use malachite_engine::{
+    host::{LocallyProposedValue, Next, SyncedValueOutcome},
+    network::NetworkIdentity,
+};
+use malachite_sync::RawDecidedValue;
+use malachite_types::{
+    CommitCertificate, ExtendedCommitCertificate, ExtendedCommitSignature, HeightParams, LinearTimeouts, Round,
+    Validity,
+};
+use tokio::{
+    runtime,
+    time::{sleep_until, timeout},
+};
+
+use self::{
+    codec::{PART_BYTES, Wire},
+    context::{Address, Checker, Engine, GuardedSigner, Height, Part, Signature, Validators, Value},
+    streams::Streams,
+};
+use crate::{Application, Consensus, EngineError, Failure, Heard, Judged, PROPOSAL_BYTES_MAX, Slot};
+
+/// A block at least this often, so that a node that lost a wake-up follows, and a dead network is
+/// seen. Empty blocks do not grow the log of entries.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// Proposals of the height after the next one, which came early.
+const EARLY_MAX: usize = 4;
+/// How long the engine has to end before its runtime is dropped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Another member's node, as this one finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it listens for members.
+    pub address: SocketAddr,
+    /// Public half of its network key: whoever answers there has to own it.
+    pub network_key: Hash32,
+}
+
+/// How a node meets the others.
+#[derive(Clone)]
+pub struct NetworkConfig {
+    /// Where this node listens for members.
+    pub listen: SocketAddr,
+    /// The other members' nodes.
+    pub peers: Vec<Peer>,
+}
+
+/// The engine.
+pub struct Malachite {
+    /// How the node meets the others.
+    pub network: NetworkConfig,
+    /// Encrypts and authenticates connections; only those of the peers are accepted.
+    pub key: SigningKey,
+    /// Folder of the engine's write-ahead log.
+    pub wal: PathBuf,
+}
+
+fn engine(reason: impl Into<String>) -> Failure {
+    EngineError(reason.into()).into()
+}
+
+/// How a run of the engine ended.
+enum Ended {
+    /// The pool was closed.
+    Stopped,
+    /// This node may vote now, or may not any more.
+    OtherRole,
+}
+
+#[derive(Clone)]
+struct Settings {
+    moniker: String,
+    consensus: ConsensusConfig,
+    sync: ValueSyncConfig,
+}
+
+impl NodeConfig for Settings {
+    fn moniker(&self) -> &str {
+        &self.moniker
+    }
+
+    fn consensus(&self) -> &ConsensusConfig {
+        &self.consensus
+    }
+
+    fn consensus_mut(&mut self) -> &mut ConsensusConfig {
+        &mut self.consensus
+    }
+
+    fn value_sync(&self) -> &ValueSyncConfig {
+        &self.sync
+    }
+
+    fn value_sync_mut(&mut self) -> &mut ValueSyncConfig {
+        &mut self.sync
+    }
+}
+
+fn multiaddr(address: SocketAddr) -> Multiaddr {
+    let family = if address.is_ipv4() { "ip4" } else { "ip6" };
+    let text = format!("/{family}/{}/tcp/{}", address.ip(), address.port());
+    text.parse().expect("an IP address and a port are a multiaddr")
+}
+
+/// The peer id of a network key: an identity multihash of its protobuf (libp2p peer-ids).
+fn peer_id(key: &Hash32) -> Vec<u8> {
+    [&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20][..], &key.0].concat()
+}
+
+fn settings(network: &NetworkConfig, moniker: String) -> Result<Settings, Failure> {
+    let mut consensus = ConsensusConfig { value_payload: ValuePayload::ProposalAndParts, ..ConsensusConfig::default() };
+    let p2p = &mut consensus.p2p;
+    p2p.listen_addr = multiaddr(network.listen);
+    p2p.persistent_peers = network
+        .peers
+        .iter()
+        .map(|peer| {
+            let id = PeerId::from_bytes(&peer_id(&peer.network_key))
+                .map_err(|error| engine(format!("network key of {}: {error}", peer.address)))?;
+            let address = format!("{}/p2p/{id}", multiaddr(peer.address));
+            address.parse().map_err(|_| engine(format!("address {address}")))
+        })
+        .collect::<Result<_, _>>()?;
+    p2p.persistent_peers_only = true;
+    p2p.protocol = PubSubProtocol::Broadcast;
+    // A part or a batch of synced blocks fits, with room for their framing.
+    p2p.pubsub_max_size = ByteSize::mib(1);
+    p2p.rpc_max_size = ByteSize::mib(32);
+    // Peers are pinned by key; behind one address there may be many of them.
+    p2p.discovery.max_connections_per_ip = 64;
+    p2p.discovery.ip_throttle_duration = Duration::ZERO;
+    let sync = ValueSyncConfig {
+        status_update_interval: Duration::from_secs(1),
+        max_response_size: ByteSize::mib(30),
+        batch_size: 5,
+        ..ValueSyncConfig::default()
+    };
+    Ok(Settings { moniker, consensus, sync })
+}
+
+fn timeouts() -> LinearTimeouts {
+    LinearTimeouts {
+        propose: Duration::from_millis(500),
+        propose_delta: Duration::from_millis(250),
+        prevote: Duration::from_millis(200),
+        prevote_delta: Duration::from_millis(100),
+        precommit: Duration::from_millis(200),
+        precommit_delta: Duration::from_millis(100),
+        rebroadcast: Duration::from_millis(2_000),
+        // Low, so that the network resumes soon after a quorum is back.
+        max_timeout: Duration::from_secs(5),
+    }
+}
+
+fn parameters(application: &dyn Application) -> HeightParams<Engine> {
+    HeightParams::new(Validators::of(&application.members()), timeouts(), None)
+}
+
+fn round_number(round: Round) -> u32 {
+    round.as_u32().unwrap_or_default()
+}
+
+fn round_of(round: Option<u32>) -> Round {
+    round.map_or(Round::Nil, Round::new)
+}
+
+fn proposed(judged: &Judged) -> ProposedValue<Engine> {
+    ProposedValue {
+        height: Height(judged.slot.height),
+        round: Round::new(judged.slot.round),
+        valid_round: round_of(judged.slot.valid_round),
+        proposer: Address(judged.slot.proposer),
+        value: Value(judged.value.0),
+        validity: Validity::from_bool(judged.valid),
+    }
+}
+
+impl Consensus for Malachite {
+    fn run(&mut self, application: &mut dyn Application) -> Result<(), Failure> {
+        let local = runtime::Builder::new_current_thread().enable_time().build();
+        let local = local?;
+        loop {
+            let engine =
+                runtime::Builder::new_multi_thread().worker_threads(2).thread_name("consensus").enable_all().build()?;
+            let votes = application.may_vote();
+            let (channels, handle) = engine.block_on(self.start(application, votes))?;
+            let stopper = handle.actor.clone();
+            let mut driver = Driver::new(application, channels, votes)?;
+            let ended = local.block_on(driver.drive(handle));
+            let stop = async { timeout(STOP_TIMEOUT, stopper.stop_and_wait(None, None)).await };
+            let _stopped_or_late = engine.block_on(stop);
+            engine.shutdown_timeout(STOP_TIMEOUT);
+            match ended? {
+                Ended::Stopped => return Ok(()),
+                Ended::OtherRole => tracing::info!(votes = application.may_vote(), "the node takes another role"),
+            }
+        }
+    }
+}
+
+impl Malachite {
+    async fn start(
+        &self,
+        application: &dyn Application,
+        votes: bool,
+    ) -> Result<(Channels<Engine>, EngineHandle), Failure> {
+        let failed = |error: &dyn std::fmt::Display| engine(error.to_string());
+        let signer = application.signer();
+        let address = Address(address(&signer.public()));
+        let (key, chain) = (signer.public(), signer.chain());
+        let keypair = Keypair::ed25519_from_bytes(self.key.to_bytes()).map_err(|error| failed(&error))?;
+        let signer = GuardedSigner(signer);
+        let peer = keypair.public().to_peer_id().to_bytes();
+        let proof = signer.sign_validator_proof(key.0.to_vec(), peer).await.map_err(|error| failed(&error))?;
+        let proof = Wire.encode(&proof).map_err(|error| failed(&error))?;
+        let settings = settings(&self.network, address.to_string())?;
+        let identity = NetworkIdentity::new_validator(settings.moniker.clone(), keypair, address.to_string(), proof);
+        std::fs::create_dir_all(&self.wal)
+            .map_err(|error| engine(format!("create {}: {error}", self.wal.display())))?;
+        let checker = Box::new(Checker { chain });
+        let consensus = if votes {
+            ConsensusContext::new_validator(address, checker, Box::new(signer))
+        } else {
+            ConsensusContext::new_full_node(address, checker)
+        };
+        EngineBuilder::new(Engine, settings)
+            .with_default_wal(WalContext::new(self.wal.join("consensus.wal"), Wire))
+            .with_default_network(NetworkContext::new(identity, Wire))
+            .with_default_sync(SyncContext::new(Wire))
+            .with_default_consensus(consensus)
+            .with_default_request(RequestContext::new(16))
+            .build()
+            .await
+            .map_err(|error| failed(&error))
+    }
+}
+
+/// A height that waits to be started.
+struct Resting {
+    reply: Reply<Next<Engine>>,
+    until: Instant,
+}
+
+struct Driver<'a> {
+    application: &'a mut dyn Application,
+    channels: Channels<Engine>,
+    votes: bool,
+    started: Instant,
+    streams: Streams,
+    /// Whole proposals of the height after the one under way.
+    early: VecDeque<(Slot, Vec<u8>)>,
+    resting: Option<Resting>,
+    /// The height under way was learnt from a peer that is ahead: the next one does not wait.
+    behind: bool,
+    /// Ids of streams never repeat, also after a restart: a random number and a running one.
+    stream_id: u128,
+}
+
+impl<'a> Driver<'a> {
+    fn new(application: &'a mut dyn Application, channels: Channels<Engine>, votes: bool) -> Result<Self, Failure> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random)?;
+        Ok(Self {
+            application,
+            channels,
+            votes,
+            started: Instant::now(),
+            streams: Streams::default(),
+            early: VecDeque::new(),
+            resting: None,
+            behind: false,
+            stream_id: u128::from_be_bytes(random),
+        })
+    }
+
+    async fn drive(&mut self, handle: EngineHandle) -> Result<Ended, Failure> {
+        let changed = self.application.changed();
+        let mut engine_ended = pin!(handle.handle);
+        loop {
+            if self.application.is_stopping() {
+                return Ok(Ended::Stopped);
+            }
+            let deadline = self.application.tick(self.started.elapsed())?;
+            self.publish_outbox().await?;
+            if self.resting.is_none() && self.votes != self.application.may_vote() {
+                return Ok(Ended::OtherRole);
+            }
+            let rests_until = self.resting.as_ref().map(|resting| resting.until);
+            let next = deadline.map(|at| self.started + at).into_iter().chain(rests_until).min();
+            let next = next.unwrap_or_else(|| Instant::now() + HEARTBEAT);
+            tokio::select! {
+                message = self.channels.consensus.recv() => match message {
+                    Some(message) => self.answer(message).await?,
+                    None => return self.engine_lost(),
+                },
+                _ = &mut engine_ended => return self.engine_lost(),
+                () = changed.notified() => self.start_if_wanted(true).await?,
+                () = sleep_until(next.into()) => {
+                    if rests_until.is_some_and(|at| at <= Instant::now()) {
+                        self.start_next();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The engine stops by itself when the guard refuses a vote, or when its log cannot be written.
+    fn engine_lost(&self) -> Result<Ended, Failure> {
+        if self.application.is_stopping() {
+            return Ok(Ended::Stopped);
+        }
+        if self.votes != self.application.may_vote() {
+            return Ok(Ended::OtherRole);
+        }
+        Err(engine("it stopped; the log above says why"))
+    }
+
+    fn start_next(&mut self) {
+        if let Some(resting) = self.resting.take() {
+            let next = Next::Start(Height(self.application.height()), parameters(self.application));
+            // An engine that does not wait for it has ended.
+            let _ended = resting.reply.send(next);
+        }
+    }
+
+    async fn start_if_wanted(&mut self, tell: bool) -> Result<(), Failure> {
+        if self.resting.is_some() && self.application.wants_block() {
+            if tell && self.application.members().len() > 1 {
+                self.broadcast(self.application.wake()).await?;
+            }
+            self.start_next();
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, id: &Bytes, sequence: u64, content: StreamContent<Part>) -> Result<(), Failure> {
+        let message = StreamMessage::new(StreamId::new(id.clone()), sequence, content);
+        let sent = self.channels.network.send(NetworkMsg::PublishProposalPart(message)).await;
+        sent.map_err(|_| engine("its network part has ended"))
+    }
+
+    fn stream_id(&mut self) -> Bytes {
+        self.stream_id = self.stream_id.wrapping_add(1);
+        Bytes::copy_from_slice(&self.stream_id.to_be_bytes())
+    }
+
+    async fn broadcast(&mut self, message: Vec<u8>) -> Result<(), Failure> {
+        let id = self.stream_id();
+        self.publish(&id, 0, StreamContent::Data(Part::Message(message.into()))).await
+    }
+
+    async fn publish_outbox(&mut self) -> Result<(), Failure> {
+        for message in self.application.outbox() {
+            self.broadcast(message).await?;
+        }
+        Ok(())
+    }
+
+    async fn stream(&mut self, slot: Slot, bytes: Vec<u8>) -> Result<(), Failure> {
+        if self.application.members().len() == 1 {
+            return Ok(());
+        }
+        let (id, bytes) = (self.stream_id(), Bytes::from(bytes));
+        let Slot { height, round, valid_round, proposer } = slot;
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let init = Part::Init { height, round, valid_round, proposer: Address(proposer), len };
+        self.publish(&id, 0, StreamContent::Data(init)).await?;
+        let mut sequence = 1;
+        for start in (0..bytes.len()).step_by(PART_BYTES) {
+            let part = bytes.slice(start..bytes.len().min(start + PART_BYTES));
+            self.publish(&id, sequence, StreamContent::Data(Part::Data(part))).await?;
+            sequence += 1;
+        }
+        self.publish(&id, sequence, StreamContent::Fin).await
+    }
+
+    async fn answer(&mut self, message: AppMsg<Engine>) -> Result<(), Failure> {
+        // Whoever asked may have ended meanwhile; that shows when the channel closes.
+        match message {
+            AppMsg::ConsensusReady { reply } => {
+                let _ended = reply.send((Height(self.application.height()), parameters(self.application)));
+            }
+            AppMsg::StartedRound { height, round, reply_value, .. } => {
+                let values = self.started_round(height.0, round_number(round))?;
+                let _ended = reply_value.send(values);
+            }
+            AppMsg::GetValue { height, round, reply, .. } => {
+                let own = address(&self.application.signer().public());
+                let (judged, bytes) = self.application.propose(round_number(round), own)?;
+                let _ended = reply.send(LocallyProposedValue::new(height, round, Value(judged.value.0)));
+                self.stream(judged.slot, bytes).await?;
+            }
+            AppMsg::RestreamProposal { height, round, valid_round, address, value_id } => {
+                if let Some(bytes) = self.application.proposal(&Hash32(value_id.0)) {
+                    let valid_round = valid_round.as_u32();
+                    let slot = Slot { height: height.0, round: round_number(round), valid_round, proposer: address.0 };
+                    self.stream(slot, bytes).await?;
+                }
+            }
+            AppMsg::ReceivedProposalPart { from, published_by, part, reply } => {
+                let value = self.received(published_by.unwrap_or(from), part)?;
+                let _ended = reply.send(value);
+            }
+            AppMsg::Decided { certificate, reply, .. } => {
+                self.application.decide(ours(&certificate))?;
+                let _ended = reply.send(());
+            }
+            AppMsg::Finalized { certificate, evidence, reply, .. } => {
+                self.keep_evidence(&evidence)?;
+                if self.application.height() <= certificate.height.0 {
+                    return Err(engine(format!("height {} was decided and not taken over", certificate.height.0)));
+                }
+                self.resting = Some(Resting { reply, until: Instant::now() + HEARTBEAT });
+                self.start_if_wanted(false).await?;
+                self.start_if_early();
+                if std::mem::take(&mut self.behind) {
+                    self.start_next();
+                }
+            }
+            AppMsg::GetHistoryMinHeight { reply } => {
+                let _ended = reply.send(Height(u64::from(self.application.height() > 1)));
+            }
+            AppMsg::GetDecidedValues { range, reply } => {
+                let _ended = reply.send(self.decided(range.start().0, range.end().0)?);
+            }
+            AppMsg::ProcessSyncedValue { height, round, proposer, value_bytes, reply } => {
+                let slot =
+                    Slot { height: height.0, round: round_number(round), valid_round: None, proposer: proposer.0 };
+                let judged = self.application.judge(slot, &value_bytes, false)?;
+                self.behind |= judged.is_some();
+                let outcome = match judged {
+                    Some(judged) => SyncedValueOutcome::Verdict(proposed(&judged)),
+                    None if height.0 == self.application.height() => SyncedValueOutcome::PeerFault,
+                    None => SyncedValueOutcome::LocalTransientError,
+                };
+                let _ended = reply.send(outcome);
+            }
+            AppMsg::ExtendVote { reply, .. } => {
+                let _ended = reply.send(None);
+            }
+            AppMsg::VerifyVoteExtensions { extensions, reply, .. } => {
+                let _ended = reply.send(extensions.into_iter().map(|(address, _)| (address, Ok(()))).collect());
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known for a round: kept over a restart, or come before the height started.
+    fn started_round(&mut self, height: u64, round: u32) -> Result<Vec<ProposedValue<Engine>>, Failure> {
+        let mut values: Vec<_> = self.application.kept(round)?.iter().map(proposed).collect();
+        if round == 0 {
+            self.early.retain(|(slot, _)| slot.height >= height);
+        }
+        let mut at = 0;
+        while at < self.early.len() {
+            let (slot, _) = self.early[at];
+            if (slot.height, slot.round) != (height, round) {
+                at += 1;
+                continue;
+            }
+            if let Some((slot, bytes)) = self.early.remove(at)
+                && let Some(judged) = self.application.judge(slot, &bytes, true)?
+            {
+                values.push(proposed(&judged));
+            }
+        }
+        Ok(values)
+    }
+
+    fn received(
+        &mut self,
+        publisher: PeerId,
+        part: StreamMessage<Part>,
+    ) -> Result<Option<ProposedValue<Engine>>, Failure> {
+        if let StreamContent::Data(Part::Message(bytes)) = &part.content {
+            if let Heard::Wake(height) = self.application.message(bytes)?
+                && height == self.application.height()
+            {
+                self.start_next();
+            }
+            return Ok(None);
+        }
+        let Some((slot, bytes)) = self.streams.take(publisher, part) else { return Ok(None) };
+        let next = self.application.height();
+        if slot.height < next || slot.height > next + 1 {
+            return Ok(None);
+        }
+        if slot.height == next && self.resting.is_none() {
+            let judged = self.application.judge(slot, &bytes, true)?;
+            return Ok(judged.as_ref().map(proposed));
+        }
+        // Its height has not started here: judged when it does.
+        if self.early.len() == EARLY_MAX {
+            self.early.pop_front();
+        }
+        self.early.push_back((slot, bytes));
+        self.start_if_early();
+        Ok(None)
+    }
+
+    /// Others have started the next height already.
+    fn start_if_early(&mut self) {
+        let next = self.application.height();
+        if self.resting.is_some() && self.early.iter().any(|(slot, _)| slot.height == next) {
+            self.start_next();
+        }
+    }
+
+    fn decided(&self, first: u64, last: u64) -> Result<Vec<RawDecidedValue<Engine>>, Failure> {
+        let (mut values, mut bytes_total) = (Vec::new(), 0);
+        for height in first..=last {
+            let Some((bytes, certificate)) = self.application.decided(height)? else { break };
+            bytes_total += bytes.len();
+            if bytes_total > 6 * PROPOSAL_BYTES_MAX {
+                break;
+            }
+            let certificate = theirs(&certificate)
+                .ok_or_else(|| engine(format!("the certificate of height {height} is malformed")))?;
+            values.push(RawDecidedValue::new(bytes.into(), certificate));
+        }
+        Ok(values)
+    }
+
+    fn keep_evidence(&mut self, evidence: &MisbehaviorEvidence<Engine>) -> Result<(), Failure> {
+        let (chain, members) = (self.application.signer().chain(), self.application.members());
+        let mut found = Vec::new();
+        for (address, pairs) in evidence.votes.iter() {
+            for (first, second) in pairs {
+                let signed = |vote: &malachite_types::SignedVote<Engine>| SignedMessage {
+                    message: hex::encode(context::vote_bytes(&chain, &vote.message)),
+                    signature: hex::encode(vote.signature.0),
+                };
+                let height = first.message.height.0;
+                found.push((EquivocationKind::Vote, *address, height, signed(first), signed(second)));
+            }
+        }
+        for (address, pairs) in evidence.proposals.iter() {
+            for (first, second) in pairs {
+                let signed = |proposal: &malachite_types::SignedProposal<Engine>| SignedMessage {
+                    message: hex::encode(context::proposal_bytes(&chain, &proposal.message)),
+                    signature: hex::encode(proposal.signature.0),
+                };
+                let height = first.message.height.0;
+                found.push((EquivocationKind::Proposal, *address, height, signed(first), signed(second)));
+            }
+        }
+        for (kind, address, height, first, second) in found {
+            if let Some((key, member)) = named(&members, &address) {
+                self.application.equivocation(&Equivocation {
+                    first,
+                    height,
+                    key,
+                    kind,
+                    member,
+                    second,
+                    v: ledger_core::operation::V1,
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(members: &MemberSet, validator: &Address) -> Option<(Hash32, String)> {
+    let named = members.iter().find(|member| address(&member.validator_key) == validator.0);
+    named.map(|member| (member.validator_key, member.domain.clone()))
+}
+
+fn ours(certificate: &CommitCertificate<Engine>) -> Certificate {
+    let precommits = certificate.commit_signatures.iter().map(|commit| (commit.address.0, commit.signature.0));
+    let (height, value) = (certificate.height.0, Hash32(certificate.value_id.0));
+    Certificate::of_addresses(height, round_number(certificate.round), value, precommits)
+}
+
+fn theirs(certificate: &Certificate) -> Option<ExtendedCommitCertificate<Engine>> {
+    let commit = |(address, signature)| ExtendedCommitSignature::new(Address(address), Signature(signature), None);
+    Some(ExtendedCommitCertificate {
+        height: Height(certificate.height),
+        round: Round::new(certificate.round),
+        value_id: Value(certificate.value.0),
+        commit_signatures: certificate.precommits()?.into_iter().map(commit).collect(),
+    })
+}

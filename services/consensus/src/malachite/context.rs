@@ -1,0 +1,433 @@
+//! The engine's types, filled with ours. What is signed is laid out in `ledger_core::vote`; the
+//! layouts here are those of the wire between members and of the engine's write-ahead log.
+
+use std::{fmt, sync::Arc};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use ledger_core::{
+    Hash32,
+    member::MemberSet,
+    vote::{VoteType, address, proposal_message, vote_message},
+};
+use malachite_signing::{Error, Signer, VerificationResult, Verifier};
+use malachite_types::{
+    Context, LinearTimeouts, NilOrVal, Round, SignedExtension, SignedMessage, SigningScheme, ValidatorProof,
+    VoteExtensionScope,
+};
+
+use crate::{Failure, VoteSigner};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+pub(super) struct Height(pub(super) u64);
+
+impl fmt::Display for Height {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl malachite_types::Height for Height {
+    const ZERO: Self = Self(0);
+    const INITIAL: Self = Self(1);
+
+    fn increment_by(&self, n: u64) -> Self {
+        Self(self.0 + n)
+    }
+
+    fn decrement_by(&self, n: u64) -> Option<Self> {
+        self.0.checked_sub(n).map(Self)
+    }
+
+    fn as_u64(&self) -> u64 {
+        self.0
+    }
+}
+
+macro_rules! bytes_type {
+    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+        pub(super) struct $name(pub(super) [u8; $len]);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+    };
+}
+
+bytes_type!(Address, 20);
+bytes_type!(
+    /// Header hash: both the value and its id, so that the batch never travels through votes.
+    Value, 32
+);
+bytes_type!(Signature, 64);
+bytes_type!(PublicKey, 32);
+
+impl malachite_types::Address for Address {}
+
+impl malachite_types::Value for Value {
+    type Id = Self;
+
+    fn id(&self) -> Self {
+        *self
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Validator {
+    address: Address,
+    key: PublicKey,
+}
+
+impl malachite_types::Validator<Engine> for Validator {
+    fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn public_key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// One member, one vote: a quorum of power is `floor(2n/3) + 1` members.
+    fn voting_power(&self) -> u64 {
+        1
+    }
+}
+
+/// Validators in the order of the member set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Validators(Arc<Vec<Validator>>);
+
+impl Validators {
+    pub(super) fn of(members: &MemberSet) -> Self {
+        let validator = |key: &Hash32| Validator { address: Address(address(key)), key: PublicKey(key.0) };
+        Self(Arc::new(members.iter().map(|member| validator(&member.validator_key)).collect()))
+    }
+}
+
+impl malachite_types::ValidatorSet<Engine> for Validators {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn total_voting_power(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn get_by_address(&self, address: &Address) -> Option<&Validator> {
+        self.0.iter().find(|validator| validator.address == *address)
+    }
+
+    fn get_by_index(&self, index: usize) -> Option<&Validator> {
+        self.0.get(index)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(super) struct Proposal {
+    pub(super) height: Height,
+    pub(super) round: Round,
+    pub(super) value: Value,
+    pub(super) valid_round: Round,
+    pub(super) address: Address,
+}
+
+impl malachite_types::Proposal<Engine> for Proposal {
+    fn height(&self) -> Height {
+        self.height
+    }
+
+    fn round(&self) -> Round {
+        self.round
+    }
+
+    fn value(&self) -> &Value {
+        &self.value
+    }
+
+    fn take_value(self) -> Value {
+        self.value
+    }
+
+    fn pol_round(&self) -> Round {
+        self.valid_round
+    }
+
+    fn validator_address(&self) -> &Address {
+        &self.address
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(super) struct Vote {
+    pub(super) kind: malachite_types::VoteType,
+    pub(super) height: Height,
+    pub(super) round: Round,
+    pub(super) value: NilOrVal<Value>,
+    pub(super) address: Address,
+}
+
+impl malachite_types::Vote<Engine> for Vote {
+    fn height(&self) -> Height {
+        self.height
+    }
+
+    fn round(&self) -> Round {
+        self.round
+    }
+
+    fn value(&self) -> &NilOrVal<Value> {
+        &self.value
+    }
+
+    fn take_value(self) -> NilOrVal<Value> {
+        self.value
+    }
+
+    fn vote_type(&self) -> malachite_types::VoteType {
+        self.kind
+    }
+
+    fn validator_address(&self) -> &Address {
+        &self.address
+    }
+
+    fn extension(&self) -> Option<&SignedExtension<Engine>> {
+        None
+    }
+
+    fn take_extension(&mut self) -> Option<SignedExtension<Engine>> {
+        None
+    }
+
+    /// Votes have no extensions here.
+    fn extend(self, _: SignedExtension<Engine>) -> Self {
+        self
+    }
+}
+
+/// What nodes broadcast beside votes.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Opens a stream: whose proposal follows, and how many bytes.
+    Init { height: u64, round: u32, valid_round: Option<u32>, proposer: Address, len: u32 },
+    /// The next bytes of the proposal.
+    Data(Bytes),
+    /// A message between the ledgers, in a stream of its own.
+    Message(Bytes),
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Init { height, round, len, .. } => write!(f, "Init({height}, {round}, {len})"),
+            Self::Data(bytes) => write!(f, "Data({})", bytes.len()),
+            Self::Message(bytes) => write!(f, "Message({})", bytes.len()),
+        }
+    }
+}
+
+impl malachite_types::ProposalPart<Engine> for Part {
+    fn is_first(&self) -> bool {
+        matches!(self, Self::Init { .. })
+    }
+
+    fn is_last(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ed25519;
+
+/// Private keys stay with the guard's signer; the engine sees none.
+#[derive(Clone)]
+pub(super) struct NoPrivateKey;
+
+impl SigningScheme for Ed25519 {
+    type DecodingError = std::array::TryFromSliceError;
+    type Signature = Signature;
+    type PublicKey = PublicKey;
+    type PrivateKey = NoPrivateKey;
+
+    fn decode_signature(bytes: &[u8]) -> Result<Signature, Self::DecodingError> {
+        bytes.try_into().map(Signature)
+    }
+
+    fn encode_signature(signature: &Signature) -> Vec<u8> {
+        signature.0.to_vec()
+    }
+
+    fn decode_public_key(bytes: &[u8]) -> Result<PublicKey, Self::DecodingError> {
+        bytes.try_into().map(PublicKey)
+    }
+
+    fn encode_public_key(key: &PublicKey) -> Vec<u8> {
+        key.0.to_vec()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Engine;
+
+impl Context for Engine {
+    type Address = Address;
+    type Height = Height;
+    type ProposalPart = Part;
+    type Proposal = Proposal;
+    type Validator = Validator;
+    type ValidatorSet = Validators;
+    type Timeouts = LinearTimeouts;
+    type Value = Value;
+    type Vote = Vote;
+    type Extension = Bytes;
+    type SigningScheme = Ed25519;
+
+    fn select_proposer<'a>(&self, validators: &'a Validators, height: Height, round: Round) -> &'a Validator {
+        let turn = height.0.wrapping_add(u64::from(round.as_u32().unwrap_or_default()));
+        let at = usize::try_from(turn % validators.0.len() as u64).unwrap_or_default();
+        &validators.0[at]
+    }
+
+    fn new_proposal(
+        &self,
+        height: Height,
+        round: Round,
+        value: Value,
+        valid_round: Round,
+        address: Address,
+    ) -> Proposal {
+        Proposal { height, round, value, valid_round, address }
+    }
+
+    fn new_prevote(&self, height: Height, round: Round, value: NilOrVal<Value>, address: Address) -> Vote {
+        Vote { kind: malachite_types::VoteType::Prevote, height, round, value, address }
+    }
+
+    fn new_precommit(&self, height: Height, round: Round, value: NilOrVal<Value>, address: Address) -> Vote {
+        Vote { kind: malachite_types::VoteType::Precommit, height, round, value, address }
+    }
+}
+
+pub(super) fn vote_kind(kind: malachite_types::VoteType) -> VoteType {
+    match kind {
+        malachite_types::VoteType::Prevote => VoteType::Prevote,
+        malachite_types::VoteType::Precommit => VoteType::Precommit,
+    }
+}
+
+pub(super) fn voted(value: &NilOrVal<Value>) -> Option<Hash32> {
+    match value {
+        NilOrVal::Nil => None,
+        NilOrVal::Val(value) => Some(Hash32(value.0)),
+    }
+}
+
+/// The bytes that a vote signs.
+pub(super) fn vote_bytes(chain: &Hash32, vote: &Vote) -> Vec<u8> {
+    let round = vote.round.as_u32().unwrap_or_default();
+    let value = voted(&vote.value);
+    vote_message(chain, vote_kind(vote.kind), vote.height.0, round, value.as_ref(), &vote.address.0)
+}
+
+/// The bytes that a proposal signs.
+pub(super) fn proposal_bytes(chain: &Hash32, proposal: &Proposal) -> Vec<u8> {
+    let round = proposal.round.as_u32().unwrap_or_default();
+    let value = Hash32(proposal.value.0);
+    let valid = proposal.valid_round.as_u32();
+    proposal_message(chain, proposal.height.0, round, valid, &value, &proposal.address.0)
+}
+
+#[derive(Debug)]
+pub(super) struct Checker {
+    pub(super) chain: Hash32,
+}
+
+fn holds(key: &PublicKey, message: &[u8], signature: &Signature) -> VerificationResult {
+    let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+    let key = ed25519_dalek::VerifyingKey::from_bytes(&key.0);
+    VerificationResult::from_bool(key.is_ok_and(|key| key.verify_strict(message, &signature).is_ok()))
+}
+
+#[async_trait::async_trait]
+impl Verifier<Engine> for Checker {
+    async fn verify_signed_vote(
+        &self,
+        vote: &Vote,
+        signature: &Signature,
+        key: &PublicKey,
+    ) -> Result<VerificationResult, Error> {
+        Ok(holds(key, &vote_bytes(&self.chain, vote), signature))
+    }
+
+    async fn verify_signed_proposal(
+        &self,
+        proposal: &Proposal,
+        signature: &Signature,
+        key: &PublicKey,
+    ) -> Result<VerificationResult, Error> {
+        Ok(holds(key, &proposal_bytes(&self.chain, proposal), signature))
+    }
+
+    async fn verify_signed_vote_extension(
+        &self,
+        _: &VoteExtensionScope<Engine>,
+        _: &Bytes,
+        _: &Signature,
+        _: &PublicKey,
+    ) -> Result<VerificationResult, Error> {
+        Ok(VerificationResult::Invalid)
+    }
+
+    async fn verify_validator_proof(&self, proof: &ValidatorProof<Engine>) -> Result<VerificationResult, Error> {
+        let Ok(key) = proof.decoded_public_key() else { return Ok(VerificationResult::Invalid) };
+        Ok(holds(&key, &proof.preimage(), &proof.signature))
+    }
+}
+
+/// Signs through the guard. What the guard refuses is not signed, and the engine stops.
+#[derive(Clone)]
+pub(super) struct GuardedSigner(pub(super) Arc<dyn VoteSigner>);
+
+fn refused(error: &Failure) -> Error {
+    tracing::error!(%error, "a vote is refused");
+    Error::from_source(std::io::Error::other(error.to_string()))
+}
+
+#[async_trait::async_trait]
+impl Signer<Engine> for GuardedSigner {
+    async fn sign_vote(&self, vote: Vote) -> Result<SignedMessage<Engine, Vote>, Error> {
+        let round = vote.round.as_u32().unwrap_or_default();
+        let signature = self.0.vote(vote_kind(vote.kind), vote.height.0, round, voted(&vote.value));
+        Ok(SignedMessage::new(vote, Signature(signature.map_err(|error| refused(&error))?)))
+    }
+
+    async fn sign_proposal(&self, proposal: Proposal) -> Result<SignedMessage<Engine, Proposal>, Error> {
+        let round = proposal.round.as_u32().unwrap_or_default();
+        let valid = proposal.valid_round.as_u32();
+        let signature = self.0.proposal(proposal.height.0, round, valid, Hash32(proposal.value.0));
+        Ok(SignedMessage::new(proposal, Signature(signature.map_err(|error| refused(&error))?)))
+    }
+
+    async fn sign_vote_extension(
+        &self,
+        _: VoteExtensionScope<Engine>,
+        _: Bytes,
+    ) -> Result<SignedMessage<Engine, Bytes>, Error> {
+        Err(Error::from_source(std::io::Error::other("votes have no extensions")))
+    }
+
+    async fn sign_validator_proof(&self, key: Vec<u8>, peer: Vec<u8>) -> Result<ValidatorProof<Engine>, Error> {
+        let message = ValidatorProof::<Engine>::signing_bytes(&key, &peer);
+        Ok(ValidatorProof::new(key, peer, Signature(self.0.network_proof(&message))))
+    }
+}

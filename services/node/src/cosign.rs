@@ -1,0 +1,157 @@
+//! Cosigning: every member signs the sizes and roots that it computed itself; what a quorum signed
+//! is published. Signatures travel as signed notes and are checked one by one.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use ledger_core::{
+    Hash32,
+    checkpoint::Checkpoint,
+    equivocation::{Equivocation, EquivocationKind, SignedMessage},
+    member::{Member, MemberSet},
+    merkle::TreeSize,
+    note::{Note, SignatureLine},
+    operation::V1,
+};
+
+/// Cosignatures kept of each member, the newest that came. What an honest member signs in three
+/// seconds; more would let one member fill the memory of all.
+const HEARD_MAX: usize = 32;
+/// Own checkpoints that wait for others. The newest cover everything below.
+const OPEN_MAX: usize = 64;
+/// Signatures that have not led to a quorum are sent again this often.
+pub(crate) const RESEND: Duration = Duration::from_millis(250);
+
+/// A checkpoint that this node signed, with the cosignatures that arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Open {
+    pub(crate) checkpoint: Checkpoint,
+    /// Height of the newest block that it covers.
+    pub(crate) height: u64,
+    /// The members whose quorum it needs.
+    pub(crate) members: Arc<MemberSet>,
+    /// Line by this node's log key.
+    pub(crate) log_line: SignatureLine,
+    /// Cosignature lines by cosigner name, this node's own among them.
+    pub(crate) cosignatures: BTreeMap<String, SignatureLine>,
+}
+
+impl Open {
+    fn is_complete(&self) -> bool {
+        self.cosignatures.len() >= self.members.quorum()
+    }
+
+    /// The note as this node publishes it: log line, then cosigners by name.
+    pub(crate) fn note(&self) -> String {
+        let mut signatures = vec![self.log_line.clone()];
+        signatures.extend(self.cosignatures.values().cloned());
+        Note { text: self.checkpoint.text(), signatures }.render()
+    }
+}
+
+struct HeardLine {
+    size: TreeSize,
+    text: String,
+    line: SignatureLine,
+}
+
+/// What this node signed and what it heard of others.
+#[derive(Default)]
+pub(crate) struct Cosigning {
+    open: BTreeMap<TreeSize, Open>,
+    heard: BTreeMap<String, VecDeque<HeardLine>>,
+    sent_at: Duration,
+}
+
+impl Cosigning {
+    /// Takes over a checkpoint that this node just signed.
+    pub(crate) fn signed(&mut self, mut open: Open) {
+        let text = open.checkpoint.text();
+        for (name, lines) in &self.heard {
+            let same = lines.iter().find(|heard| heard.size == open.checkpoint.size && heard.text == text);
+            if let Some(heard) = same.filter(|_| open.members.iter().any(|member| member.cosigner_name() == *name)) {
+                open.cosignatures.insert(name.clone(), heard.line.clone());
+            }
+        }
+        self.open.insert(open.checkpoint.size, open);
+        while self.open.len() > OPEN_MAX {
+            self.open.pop_first();
+        }
+    }
+
+    /// A block without entries: the open checkpoint of this size covers it too.
+    pub(crate) fn covers(&mut self, size: TreeSize, height: u64) {
+        if let Some(open) = self.open.get_mut(&size) {
+            open.height = height;
+        }
+    }
+
+    /// Takes in the cosignatures of a note that verify. Returns what contradicts an earlier
+    /// signature of the same member.
+    pub(crate) fn heard(&mut self, note: &Note, members: &MemberSet) -> Vec<Equivocation> {
+        let Ok(checkpoint) = Checkpoint::parse(&note.text) else { return Vec::new() };
+        members.iter().filter_map(|member| self.heard_of(member, note, &checkpoint)).collect()
+    }
+
+    fn heard_of(&mut self, member: &Member, note: &Note, checkpoint: &Checkpoint) -> Option<Equivocation> {
+        let key = member.cosigner_verifier();
+        let line = note.signatures.iter().find(|line| line.name == key.name() && line.id == key.id())?;
+        // One that does not verify says nothing about anybody.
+        key.verify(&note.text, &line.payload).ok()??;
+        let lines = self.heard.entry(key.name().to_owned()).or_default();
+        if let Some(known) = lines.iter().find(|known| known.size == checkpoint.size) {
+            return (known.text != note.text).then(|| Equivocation {
+                first: signed_message(&known.text, &known.line),
+                height: checkpoint.size.0,
+                key: Hash32(*key.key().as_bytes()),
+                kind: EquivocationKind::Checkpoint,
+                member: member.domain.clone(),
+                second: signed_message(&note.text, line),
+                v: V1,
+            });
+        }
+        lines.push_back(HeardLine { size: checkpoint.size, text: note.text.clone(), line: line.clone() });
+        while lines.len() > HEARD_MAX {
+            lines.pop_front();
+        }
+        if let Some(open) = self.open.get_mut(&checkpoint.size)
+            && open.checkpoint.text() == note.text
+            && open.members.iter().any(|known| known.cosigner_key == member.cosigner_key)
+        {
+            open.cosignatures.insert(key.name().to_owned(), line.clone());
+        }
+        None
+    }
+
+    /// The largest checkpoint with a quorum; what it covers is done.
+    pub(crate) fn take_complete(&mut self) -> Option<Open> {
+        let size = *self.open.iter().rev().find(|(_, open)| open.is_complete())?.0;
+        let above = self.open.split_off(&TreeSize(size.0 + 1));
+        std::mem::replace(&mut self.open, above).remove(&size)
+    }
+
+    /// This node's own signature of its newest open checkpoint, when it is time to send it again.
+    pub(crate) fn resend(&mut self, now: Duration, own_name: &str) -> Option<String> {
+        if now.saturating_sub(self.sent_at) < RESEND {
+            return None;
+        }
+        let open = self.open.last_key_value()?.1;
+        let own = open.cosignatures.get(own_name)?.clone();
+        self.sent_at = now;
+        Some(Note { text: open.checkpoint.text(), signatures: vec![own] }.render())
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.open.is_empty()
+    }
+}
+
+/// A cosignature as bytes and Ed25519 signature over them (C2SP `tlog-cosignature`).
+fn signed_message(text: &str, line: &SignatureLine) -> SignedMessage {
+    let (time, signature) = line.payload.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    let message = ledger_core::note::cosigned_message(u64::from_be_bytes(*time), text);
+    SignedMessage { message: hex::encode(message), signature: hex::encode(signature) }
+}
