@@ -29,9 +29,12 @@ else
         for _ in $(seq 100); do kill -0 "$old" 2>/dev/null || break; sleep 0.1; done
     fi
     rm -f "$data/dev.json"
-    say "2. Starting a whole network on this machine: gateway, queue, database, committer, one member's node"
-    setsid "$chopmark" dev --data "$data" >"$run/dev.log" 2>&1 </dev/null &
-    for _ in $(seq 300); do running && break; sleep 0.1; done
+    # A folder of an earlier version keeps the number of members that it was born with.
+    members=4
+    [ ! -d "$data/node" ] || members=$(jq '.members | length' "$data/node/genesis.json")
+    say "2. Starting a whole network on this machine: gateway, queue, database, committer, the nodes of $members members"
+    setsid "$chopmark" dev --members "$members" --data "$data" >"$run/dev.log" 2>&1 </dev/null &
+    for _ in $(seq 600); do running && break; sleep 0.1; done
     running || { echo "it did not start; the end of $run/dev.log:" >&2; tail -5 "$run/dev.log" >&2; exit 1; }
 fi
 base=$(field base_url) key=$(field api_key) policy=$(field policy_path)
@@ -65,9 +68,11 @@ say "5. One changed byte is noticed"
     tail -1 | sed 's/^/   /' || true
 
 say "The server goes on: pid $(field pid), log $run/dev.log. Stop it with: kill $(field pid)"
+court=$(jq -r '.nodes[1].read_url // empty' "$data/dev.json")
 cat <<TEXT
 Try next (the API key of this sandbox is in $data/dev.json):
    curl -s $base/v1/verify/sha256/$sha256 | jq     # what a court sees, without a key
    curl -s $base/v1/evidence -H "Authorization: Bearer $key" | jq     # your own records
    curl -s $base/log/checkpoint     # what the members signed
 TEXT
+[ -z "$court" ] || echo "   curl -s $court/v1/verify/sha256/$sha256 | jq     # the same from another member's own node"

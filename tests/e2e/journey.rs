@@ -2,14 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::LazyLock,
-};
+use std::{fs, path::Path, process::Command};
 
-use chopmark_tests::{Dev, binary, evidence, fsck, repository, sha256, verify, verify_sh};
+use chopmark_tests::{Dev, binary, evidence, fsck, sha256, verify, verify_sh, verify_v2};
 use ledger_core::{
     Hash32,
     checkpoint::Checkpoint,
@@ -45,7 +40,7 @@ async fn a_file_is_notarized_and_three_verifiers_agree() {
     let (line, code) = verify(&file, &entry, &receipt, &dev.policy).unwrap();
     assert!(line.starts_with("VALID index=") && code == 0, "{line}");
     assert_eq!(verify_sh(&file, &entry, &receipt, &dev.policy).unwrap(), (line.clone(), 0));
-    let v2 = v2(&file, &entry, &receipt, &dev.policy);
+    let v2 = verify_v2(&file, &entry, &receipt, &dev.policy).unwrap();
     assert_eq!(v2, (line, 0));
 
     fs::write(&file, "the contract, changed").unwrap();
@@ -68,18 +63,6 @@ async fn a_file_is_notarized_and_three_verifiers_agree() {
     assert!(!folder.path().join("data/dev.json").exists());
     let (code, text) = fsck(&folder.path().join("data")).unwrap();
     assert_eq!(code, 0, "{text}");
-}
-
-/// Builds V2 once and runs it.
-fn v2(file: &Path, entry: &Path, receipt: &Path, policy: &Path) -> (String, i32) {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("v2");
-        let mut build = Command::new("go");
-        build.args(["build", "-o"]).arg(&program).arg(".").current_dir(repository().join("tests/v2"));
-        assert!(build.status().unwrap().success(), "go build of tests/v2");
-        program
-    });
-    chopmark_tests::last_line(Command::new(&*PROGRAM).args([file, entry, receipt, policy])).unwrap()
 }
 
 /// The log never has fewer entries: two of genesis, then the tenant's.
@@ -109,14 +92,14 @@ async fn three_verifiers_accept_receipts_at_growing_sizes() {
         let (line, code) = verify(&file, &entry, &receipt, &dev.policy).unwrap();
         assert!(line.starts_with(&format!("VALID index={} size={size} ", size - 1)) && code == 0, "{line}");
         assert_eq!(verify_sh(&file, &entry, &receipt, &dev.policy).unwrap(), (line.clone(), 0));
-        assert_eq!(v2(&file, &entry, &receipt, &dev.policy), (line, 0));
+        assert_eq!(verify_v2(&file, &entry, &receipt, &dev.policy).unwrap(), (line, 0));
         // One character of the entry, still canonical JSON, still the same file.
         let altered = fs::read_to_string(&entry).unwrap().replacen("\"time\":1", "\"time\":2", 1);
         fs::write(&entry, altered).unwrap();
         let refused = ("INVALID check=inclusion".to_owned(), 1);
         assert_eq!(verify(&file, &entry, &receipt, &dev.policy).unwrap(), refused);
         assert_eq!(verify_sh(&file, &entry, &receipt, &dev.policy).unwrap(), refused);
-        assert_eq!(v2(&file, &entry, &receipt, &dev.policy), refused);
+        assert_eq!(verify_v2(&file, &entry, &receipt, &dev.policy).unwrap(), refused);
         at = size;
     }
     dev.stop().unwrap();

@@ -2,11 +2,17 @@
 //!
 //! This library is the harness: a running `chopmark dev` in a temporary folder.
 
+pub mod members;
+pub mod proxy;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -42,6 +48,8 @@ pub struct Dev {
     pub key: String,
     pub policy: PathBuf,
     pub http: reqwest::Client,
+    /// Domain and read address of every member's node.
+    pub nodes: Vec<(String, String)>,
 }
 
 /// An answer: status and JSON body (a string if it is no JSON).
@@ -54,19 +62,33 @@ pub struct Answer {
 /// How long a start may take on a busy machine before a test gives up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
+fn node(node: &Value) -> (String, String) {
+    let text = |key: &str| node[key].as_str().unwrap_or_default().to_owned();
+    (text("member"), text("read_url"))
+}
+
 impl Dev {
     /// Starts on the folder `data` and waits until it is ready.
     pub async fn start(data: &Path) -> anyhow::Result<Self> {
         Self::start_by(&mut Command::new(binary()), data, data).await
     }
 
+    /// Starts a network of several members.
+    pub async fn start_members(data: &Path, members: usize) -> anyhow::Result<Self> {
+        Self::start_with(&mut Command::new(binary()), data, data, members).await
+    }
+
     /// Starts by `command`, which ends in the path of the binary. `seen` is where this process finds
     /// the folder that the server calls `data`.
     async fn start_by(command: &mut Command, data: &Path, seen: &Path) -> anyhow::Result<Self> {
+        Self::start_with(command, data, seen, 1).await
+    }
+
+    async fn start_with(command: &mut Command, data: &Path, seen: &Path, members: usize) -> anyhow::Result<Self> {
         let log = fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log"))?;
         let address = own_address();
         let mut child = command
-            .args(["dev", "--listen", &format!("{address}:18080")])
+            .args(["dev", "--members", &members.to_string(), "--listen", &format!("{address}:18080")])
             .args(["--metrics-listen", &format!("{address}:18480"), "--data"])
             .arg(data)
             .stdin(Stdio::null())
@@ -100,6 +122,7 @@ impl Dev {
             key: text("api_key"),
             policy: text("policy_path").into(),
             http: client()?,
+            nodes: file["nodes"].as_array().into_iter().flatten().map(node).collect(),
         })
     }
 
@@ -303,6 +326,19 @@ pub fn verify(file: &Path, entry: &Path, receipt: &Path, policy: &Path) -> anyho
             .args(["--entry".as_ref(), entry.as_os_str(), "--receipt".as_ref(), receipt.as_os_str()])
             .args(["--policy".as_ref(), policy.as_os_str()]),
     )
+}
+
+/// Builds the Go verifier (V2) once and runs it.
+pub fn verify_v2(file: &Path, entry: &Path, receipt: &Path, policy: &Path) -> anyhow::Result<(String, i32)> {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| {
+        let program = binary().with_file_name("v2");
+        let mut build = Command::new("go");
+        build.args(["build", "-o"]).arg(&program).arg(".").current_dir(repository().join("tests/v2"));
+        assert!(build.status().expect("go runs").success(), "go build of tests/v2");
+        program
+    });
+    last_line(Command::new(program).args([file, entry, receipt, policy]))
 }
 
 /// Last line of a command's standard output, and its exit code.

@@ -47,6 +47,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Dev(DevArgs),
+    Node(NodeArgs),
+    #[command(subcommand)]
+    Network(NetworkCommand),
     Submit(SubmitArgs),
     Verify(VerifyArgs),
     Fsck(FsckArgs),
@@ -100,6 +103,83 @@ pub(crate) struct DevArgs {
     /// How the log on standard error is written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
+}
+
+/// Runs one member's node
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Runs one member's node in the foreground: agreement with the other members' nodes, the ledger, \
+                  the read interface for anybody, and the internal one for the member's own committers. Its \
+                  folder is made by `chopmark network init`; node.toml in it says where it listens and where the \
+                  other members are.\n\n\
+                  It ends by itself when the ledger has to stop, for instance on a full disk: run it under \
+                  something that starts it again.",
+    after_long_help = "\
+Example:
+  chopmark node --data /srv/ledger/court.example
+
+Exit status: 0 after a clean stop, 1 when it could not start or had to stop."
+)]
+pub(crate) struct NodeArgs {
+    /// The member's folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+
+    /// File that remembers what the node signed [default: as node.toml says]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) guard: Option<PathBuf>,
+
+    /// How the log on standard error is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Makes a consortium, and watches it
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    Init(NetworkInitArgs),
+    Status(NetworkStatusArgs),
+}
+
+/// Makes a new network: a folder for every member, with its keys
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Example:
+  chopmark network init ledger --domain log.example \\
+    --member court.example=10.0.0.1:26600 --member notary.example=10.0.0.2:26600 \\
+    --member operator.example=10.0.0.3:26600 --member archive.example=10.0.0.4:26600
+
+Exit status: 0 made; 1 failed; 2 for arguments that make no sense.")]
+pub(crate) struct NetworkInitArgs {
+    /// Folder for the members' folders; must not exist
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// Domain of the network: its log is DOMAIN/log
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: String,
+
+    /// A member and the address of its node; the next three ports are its read, internal and metrics ones
+    #[arg(long = "member", value_name = "DOMAIN=IP:PORT", required = true)]
+    pub(crate) members: Vec<String>,
+
+    /// A network for production, not a sandbox
+    #[arg(long)]
+    pub(crate) live: bool,
+}
+
+/// Shows every member's node: height, size, last cosignature, warnings
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit status: 0 all well; 1 with warnings.")]
+pub(crate) struct NetworkStatusArgs {
+    /// The folder of this member
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+
+    /// JSON instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

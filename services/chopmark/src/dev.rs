@@ -14,35 +14,25 @@ use anyhow::{Context as _, bail};
 use chopmark_cache::MemoryCache;
 use chopmark_committer::{ProjectConfig, ProjectLoop, SubmitConfig, SubmitLoop, SubmitPorts};
 use chopmark_domain::{
-    Ports, Services, Settings,
-    auth::ApiKey,
-    id::IdIssuer,
-    lookup::PublicLedger,
-    ports::{Random, TenantStore as _},
-    seal::KeyEncryptionKey,
+    Ports, Services, Settings, auth::ApiKey, id::IdIssuer, ports::TenantStore as _, seal::KeyEncryptionKey,
 };
-use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals, Stopper};
+use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
 use chopmark_node::{
     NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, Peer,
     keys::{self, NodeKeys},
 };
 use chopmark_queue::EmbeddedQueue;
 use chopmark_store::SqliteStore;
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    task::JoinHandle,
-};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use crate::{
     cli::DevArgs,
     ledger::{EmbeddedLedger, NodeReader},
     output::Out,
     place::{API_KEYS, IDS, KEK, MemberPlace, ORIGIN, Place},
-    secrets,
+    reader, secrets,
+    signals::Signals,
     system::{self, System},
     telemetry, tenants,
 };
@@ -107,7 +97,9 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let kek = KeyEncryptionKey::new(secrets::load(&place.secret(KEK))?);
     let ids = IdIssuer::new(secrets::load(&place.secret(IDS))?);
     let hashing_key = secrets::load(&place.secret(API_KEYS))?;
-    let governance = keys::load(&place.keys(), "governance")?;
+    // All members of an embedded network are this process, so all of them approve.
+    let governance = members.iter().map(|member| keys::load(&member.keys, "governance"));
+    let governance = governance.collect::<Result<Vec<_>, _>>()?;
     wait_for_quorum(&node).await?;
     // The database first: once the ledger has a block, a database without tenant is a lost one.
     tenants::insert(store.as_ref(), &kek, random.as_ref(), TENANT, NETWORK, system::now_ms()).await?;
@@ -137,7 +129,8 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     for handle in handles.iter().skip(1) {
         let listener = TcpListener::bind((args.listen.ip(), 0)).context("listen for readers of a member's node")?;
         read_urls.push(url(&listener)?);
-        readers.push(serve_reader(handle, listener, random.as_ref(), metrics.clone())?);
+        let internal = TcpListener::bind((args.listen.ip(), 0)).context("listen for a member's metrics")?;
+        readers.push(reader::serve(handle, NETWORK, (listener, internal), metrics.clone())?);
     }
     let file = DevFile {
         v: 1,
@@ -174,9 +167,8 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let _gone = std::fs::remove_file(place.dev_json());
     stopper.stop().await;
     served.await??;
-    for (stopper, served) in readers {
-        stopper.stop().await;
-        served.await??;
+    for reader in readers {
+        reader.stop().await?;
     }
     stop.cancel();
     while let Some(loop_ended) = committer.join_next().await {
@@ -243,28 +235,6 @@ async fn wait_for_quorum(node: &NodeHandle) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves what a member's node knows to anybody, without the operator.
-fn serve_reader(
-    node: &NodeHandle,
-    listener: TcpListener,
-    random: &dyn Random,
-    metrics: PrometheusHandle,
-) -> anyhow::Result<(Stopper, JoinHandle<std::io::Result<()>>)> {
-    let (mut cursors, mut start) = ([0; 32], [0; 8]);
-    random.fill(&mut cursors)?;
-    random.fill(&mut start)?;
-    let reader = NodeReader::new(node.clone());
-    // Cursors end with the process; nobody keeps one.
-    let ids = IdIssuer::new(Zeroizing::new(cursors));
-    let ledger = PublicLedger::new(NETWORK.to_owned(), node.chain(), ids, Arc::new(reader));
-    let config = GatewayConfig { workers: Some(1), ..GatewayConfig::default() };
-    let gateway = Gateway::reader(Arc::new(ledger), u64::from_be_bytes(start), config, move || metrics.render());
-    let internal = TcpListener::bind((listener.local_addr()?.ip(), 0))?;
-    let serving = gateway.serve(listener, internal)?;
-    let stopper = serving.stopper();
-    Ok((stopper, tokio::spawn(serving.run())))
-}
-
 /// What whoever started it needs next; the log goes to standard error.
 fn greet(file: &DevFile, place: &Place, members: usize) -> anyhow::Result<()> {
     let mut out = Out::lock();
@@ -308,23 +278,10 @@ fn start_committer(
     Ok(loops)
 }
 
-/// The signals that ask for a clean stop. One that comes before it is waited for is kept.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-}
-
 /// Waits for a signal, or for a loop that ended by a fault.
 async fn wait_for_end(mut signals: Signals, loops: &mut Loops) -> anyhow::Result<()> {
     tokio::select! {
-        _ = signals.interrupt.recv() => Ok(()),
-        _ = signals.terminate.recv() => Ok(()),
+        () = signals.wait() => Ok(()),
         Some(ended) = loops.join_next() => match ended {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error.context("a committer loop stopped")),

@@ -9,9 +9,14 @@ mod dev;
 mod doctor;
 mod fsck;
 mod ledger;
+mod member;
+mod network;
+mod node;
 mod output;
 mod place;
+mod reader;
 mod secrets;
+mod signals;
 mod submit;
 mod system;
 mod telemetry;
@@ -66,6 +71,10 @@ const fn code_of_failure(command: &Command) -> u8 {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(args) => block_on(&mut Builder::new_multi_thread(), dev::run(args)),
+        Command::Node(args) => block_on(&mut Builder::new_multi_thread(), node::run(args)),
+        Command::Network(command) => {
+            block_on(&mut Builder::new_current_thread(), network::run(command, &mut Out::lock()))
+        }
         Command::Admin(command) => admin::run(command),
         Command::Submit(args) => block_on(&mut Builder::new_current_thread(), submit::run(&args, &mut Out::lock())),
         Command::Doctor(args) => block_on(&mut Builder::new_current_thread(), doctor::run(&args, &mut Out::lock())),

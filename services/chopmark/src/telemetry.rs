@@ -9,7 +9,9 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::LogFormat;
 
 /// Levels when `CHOPMARK_LOG` says nothing. `actix_http` reports what strangers send, as errors.
-const FILTER_DEFAULT: &str = "info,fjall=warn,lsm_tree=warn,actix_server=warn,actix_http=off";
+const FILTER_DEFAULT: &str = "info,arc_malachitebft_app=warn,arc_malachitebft_app_channel=warn,arc_malachitebft_core_consensus=warn,arc_malachitebft_core_driver=warn,\
+     arc_malachitebft_discovery=error,arc_malachitebft_engine=warn,arc_malachitebft_network=error,\
+     arc_malachitebft_sync=warn,libp2p=error,fjall=warn,lsm_tree=warn,actix_server=warn,actix_http=off";
 /// Upper bounds of the latency buckets in seconds, from one fsync to the longest wait.
 const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];

@@ -22,7 +22,7 @@ const APPROVAL_HEIGHTS: u64 = 1_000_000;
 
 /// Registers `tenant` on the ledger with the operator's approval. Repeating it gets the outcome
 /// of the first time.
-pub(crate) async fn register(ledger: &dyn LedgerWriter, governance: &SigningKey, tenant: &str) -> anyhow::Result<()> {
+pub(crate) async fn register(ledger: &dyn LedgerWriter, governance: &[SigningKey], tenant: &str) -> anyhow::Result<()> {
     let chain = ledger.chain();
     let op = tagged("chopmark/register-tenant/v1", &[&chain.0, tenant.as_bytes()]);
     let operation = Operation::TenantSet(Box::new(TenantSet {
@@ -39,9 +39,12 @@ pub(crate) async fn register(ledger: &dyn LedgerWriter, governance: &SigningKey,
         v: V1,
     }))
     .encode();
-    let signature = governance.sign(&approval_message(&chain, &operation)).to_bytes();
-    let key = Hash32(governance.verifying_key().to_bytes());
-    let signed = SignedOperation { operation, signatures: vec![OperationSignature { key, signature }] };
+    let message = approval_message(&chain, &operation);
+    let approve = |key: &SigningKey| OperationSignature {
+        key: Hash32(key.verifying_key().to_bytes()),
+        signature: key.sign(&message).to_bytes(),
+    };
+    let signed = SignedOperation { operation, signatures: governance.iter().map(approve).collect() };
     match ledger.submit(vec![signed]).await?.first() {
         Some(SubmitResult::Ended { result: Ok(_), .. }) => Ok(()),
         other => bail!("the ledger did not register tenant {tenant}: {other:?}"),

@@ -59,6 +59,8 @@ use crate::{Application, Consensus, EngineError, Failure, Heard, Judged, PROPOSA
 /// A block at least this often, so that a node that lost a wake-up follows, and a dead network is
 /// seen. Empty blocks do not grow the log of entries.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+/// While nothing is decided and there is something to decide on, peers are told again this often.
+const WAKE_INTERVAL: Duration = Duration::from_millis(300);
 /// Proposals of the height after the next one, which came early.
 const EARLY_MAX: usize = 4;
 /// How long the engine has to end before its runtime is dropped.
@@ -250,7 +252,9 @@ impl Malachite {
         let peer = keypair.public().to_peer_id().to_bytes();
         let proof = signer.sign_validator_proof(key.0.to_vec(), peer).await.map_err(|error| failed(&error))?;
         let proof = Wire.encode(&proof).map_err(|error| failed(&error))?;
-        let settings = settings(&self.network, address.to_string())?;
+        let mut settings = settings(&self.network, address.to_string())?;
+        // Without a vote: decided blocks are synced from peers, nothing else.
+        settings.consensus.enabled = votes;
         let identity = NetworkIdentity::new_validator(settings.moniker.clone(), keypair, address.to_string(), proof);
         std::fs::create_dir_all(&self.wal)
             .map_err(|error| engine(format!("create {}: {error}", self.wal.display())))?;
@@ -289,6 +293,8 @@ struct Driver<'a> {
     resting: Option<Resting>,
     /// The height under way was learnt from a peer that is ahead: the next one does not wait.
     behind: bool,
+    /// When something was last decided here, or peers were last told to decide.
+    quiet_since: Instant,
     /// Ids of streams never repeat, also after a restart: a random number and a running one.
     stream_id: u128,
 }
@@ -306,6 +312,7 @@ impl<'a> Driver<'a> {
             early: VecDeque::new(),
             resting: None,
             behind: false,
+            quiet_since: Instant::now(),
             stream_id: u128::from_be_bytes(random),
         })
     }
@@ -319,11 +326,12 @@ impl<'a> Driver<'a> {
             }
             let deadline = self.application.tick(self.started.elapsed())?;
             self.publish_outbox().await?;
+            let wakes_at = self.wake_again().await?;
             if self.resting.is_none() && self.votes != self.application.may_vote() {
                 return Ok(Ended::OtherRole);
             }
             let rests_until = self.resting.as_ref().map(|resting| resting.until);
-            let next = deadline.map(|at| self.started + at).into_iter().chain(rests_until).min();
+            let next = deadline.map(|at| self.started + at).into_iter().chain(rests_until).chain(wakes_at).min();
             let next = next.unwrap_or_else(|| Instant::now() + HEARTBEAT);
             tokio::select! {
                 message = self.channels.consensus.recv() => match message {
@@ -362,12 +370,28 @@ impl<'a> Driver<'a> {
 
     async fn start_if_wanted(&mut self, tell: bool) -> Result<(), Failure> {
         if self.resting.is_some() && self.application.wants_block() {
-            if tell && self.application.members().len() > 1 {
-                self.broadcast(self.application.wake()).await?;
+            if tell {
+                self.wake_peers().await?;
             }
             self.start_next();
         }
         Ok(())
+    }
+
+    async fn wake_peers(&mut self) -> Result<(), Failure> {
+        self.quiet_since = Instant::now();
+        if self.application.members().len() > 1 { self.broadcast(self.application.wake()).await } else { Ok(()) }
+    }
+
+    /// Peers may rest while this node is in the next height already, or have missed the first call.
+    async fn wake_again(&mut self) -> Result<Option<Instant>, Failure> {
+        if !self.application.wants_block() {
+            return Ok(None);
+        }
+        if self.quiet_since.elapsed() >= WAKE_INTERVAL {
+            self.wake_peers().await?;
+        }
+        Ok(Some(self.quiet_since + WAKE_INTERVAL))
     }
 
     async fn publish(&self, id: &Bytes, sequence: u64, content: StreamContent<Part>) -> Result<(), Failure> {
@@ -440,6 +464,7 @@ impl<'a> Driver<'a> {
             }
             AppMsg::Decided { certificate, reply, .. } => {
                 self.application.decide(ours(&certificate))?;
+                self.quiet_since = Instant::now();
                 let _ended = reply.send(());
             }
             AppMsg::Finalized { certificate, evidence, reply, .. } => {

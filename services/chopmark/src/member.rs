@@ -1,0 +1,97 @@
+//! A member's folder: keys, genesis and configuration of one node.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use chopmark_node::Peer;
+use ledger_core::Hash32;
+use serde::{Deserialize, Serialize};
+
+/// `node.toml`: how a member's node is run and where it meets the others. Nothing in it is secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeFile {
+    pub(crate) node: NodeSection,
+    #[serde(default, rename = "peer")]
+    pub(crate) peers: Vec<PeerSection>,
+}
+
+/// This node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeSection {
+    /// The member.
+    pub(crate) domain: String,
+    /// Where it listens for the other members' nodes.
+    pub(crate) listen: SocketAddr,
+    /// Where anybody may read.
+    pub(crate) read: SocketAddr,
+    /// Where the member's own committers submit; not for the public.
+    pub(crate) internal: SocketAddr,
+    /// Metrics and health; not for the public.
+    pub(crate) metrics: SocketAddr,
+    /// What this node has signed; relative to the folder, and outside of it.
+    pub(crate) guard: PathBuf,
+}
+
+/// Another member's node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PeerSection {
+    pub(crate) domain: String,
+    pub(crate) address: SocketAddr,
+    /// Public half of its network key.
+    pub(crate) network_key: Hash32,
+    /// Where it serves readers.
+    pub(crate) read_url: String,
+}
+
+/// A member's folder.
+#[derive(Debug, Clone)]
+pub(crate) struct MemberFolder(pub(crate) PathBuf);
+
+impl MemberFolder {
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.0.join("keys")
+    }
+
+    pub(crate) fn node(&self) -> PathBuf {
+        self.0.join("node")
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.0.join("node.toml")
+    }
+
+    pub(crate) fn read(&self) -> anyhow::Result<NodeFile> {
+        let path = self.config();
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is not a node's configuration", path.display()))
+    }
+
+    /// The guard as the configuration names it.
+    pub(crate) fn guard(&self, file: &NodeFile) -> anyhow::Result<PathBuf> {
+        let guard = self.0.join(&file.node.guard);
+        let node = std::path::absolute(self.node()).context("find the node's folder")?;
+        if std::path::absolute(&guard).context("find the guard")?.starts_with(&node) {
+            bail!("guard in {} lies in the data that it guards: keep it elsewhere", self.config().display());
+        }
+        Ok(guard)
+    }
+}
+
+impl PeerSection {
+    pub(crate) fn peer(&self) -> Peer {
+        Peer { address: self.address, network_key: self.network_key }
+    }
+}
+
+/// Makes a folder that only its owner enters.
+pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("create {}", path.display()))
+}

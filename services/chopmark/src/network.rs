@@ -1,0 +1,258 @@
+//! `chopmark network`: making a consortium and watching it.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use chopmark_node::keys::{self, NodeKeys};
+use ledger_core::{
+    Hash32,
+    genesis::{Genesis, Network},
+    member::{MemberSet, faults_tolerated, is_domain},
+    operation::V1,
+    policy::Policy,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cli::{NetworkCommand, NetworkInitArgs, NetworkStatusArgs},
+    member::{MemberFolder, NodeFile, NodeSection, PeerSection, private_folder},
+    output::{Out, Usage, plain, shown},
+    secrets, system,
+};
+
+/// How long a member's node may take to say how it is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
+
+pub(crate) async fn run(command: NetworkCommand, out: &mut Out) -> anyhow::Result<ExitCode> {
+    match command {
+        NetworkCommand::Init(args) => init(&args, out).map(|()| ExitCode::SUCCESS),
+        NetworkCommand::Status(args) => status(&args, out).await,
+    }
+}
+
+/// `DOMAIN=IP:PORT`: the node's address for members; the next three ports are for readers, for the
+/// member's own committers, and for metrics.
+struct NewMember {
+    domain: String,
+    listen: SocketAddr,
+}
+
+impl NewMember {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let refused = |why: &str| Usage(format!("--member {text}: {why}"));
+        let (domain, address) = text.split_once('=').ok_or_else(|| refused("give DOMAIN=IP:PORT"))?;
+        if !is_domain(domain) {
+            return Err(refused("the domain is not a lower-case DNS name with a dot").into());
+        }
+        let listen: SocketAddr = address.parse().map_err(|_| refused("the address is not IP:PORT"))?;
+        if listen.port() == 0 || listen.port() > u16::MAX - 3 {
+            return Err(refused("the port has to leave room for three more above it").into());
+        }
+        Ok(Self { domain: domain.to_owned(), listen })
+    }
+
+    fn address(&self, above: u16) -> SocketAddr {
+        SocketAddr::new(self.listen.ip(), self.listen.port() + above)
+    }
+}
+
+/// One folder for each member, with its keys, the genesis and its configuration. A folder gets its
+/// name last: what a crash leaves is made again.
+fn init(args: &NetworkInitArgs, out: &mut Out) -> anyhow::Result<()> {
+    let mut members = args.members.iter().map(|text| NewMember::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    members.sort_by(|a, b| a.domain.cmp(&b.domain));
+    if let Some(pair) = members.windows(2).find(|pair| pair[0].domain == pair[1].domain) {
+        bail!(Usage(format!("--member {} stands twice", pair[0].domain)));
+    }
+    if args.folder.exists() {
+        bail!("{} exists already: a network is made once, in a new folder", args.folder.display());
+    }
+    let unfinished = args.folder.with_extension("new");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).with_context(|| format!("remove {}", unfinished.display()))?;
+    }
+    private_folder(&unfinished)?;
+    let folders: Vec<MemberFolder> =
+        members.iter().map(|member| MemberFolder(unfinished.join(&member.domain))).collect();
+    for folder in &folders {
+        private_folder(&folder.0)?;
+        keys::generate(&folder.keys())?;
+    }
+    let public = |(folder, member): (&MemberFolder, &NewMember)| keys::public_member(&folder.keys(), &member.domain);
+    let set = folders.iter().zip(&members).map(public).collect::<Result<Vec<_>, _>>()?;
+    let genesis = Genesis {
+        members: MemberSet::new(set)?,
+        network: if args.live { Network::Live } else { Network::Sandbox },
+        origin: format!("{}/log", args.domain),
+        policy: Policy::default(),
+        time: system::now_ms(),
+        v: V1,
+    };
+    // Reads its own writing: an origin or a set that no node would take is refused here.
+    Genesis::parse(&genesis.encode())?;
+    let peers = folders.iter().zip(&members).map(|(folder, member)| {
+        Ok(PeerSection {
+            domain: member.domain.clone(),
+            address: member.listen,
+            network_key: NodeKeys::load(&folder.keys())?.network_key(),
+            read_url: format!("http://{}", member.address(1)),
+        })
+    });
+    let peers = peers.collect::<anyhow::Result<Vec<_>>>()?;
+    for (folder, member) in folders.iter().zip(&members) {
+        let file = NodeFile {
+            node: NodeSection {
+                domain: member.domain.clone(),
+                listen: member.listen,
+                read: member.address(1),
+                internal: member.address(2),
+                metrics: member.address(3),
+                guard: PathBuf::from("..").join(format!("{}.guard", member.domain)),
+            },
+            peers: peers.iter().filter(|peer| peer.domain != member.domain).cloned().collect(),
+        };
+        secrets::write(&folder.config(), &toml::to_string(&file)?)?;
+        let guard = unfinished.join(format!("{}.guard", member.domain));
+        chopmark_node::init(&folder.node(), &guard, &genesis)?;
+    }
+    fs::rename(&unfinished, &args.folder).context("name the network's folder")?;
+    let parent = args.folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(parent).and_then(|folder| folder.sync_all()).context("sync the folder above")?;
+    writeln!(out, "network {} ({}), chain {}", genesis.origin, genesis.network.as_str(), genesis.chain_id())?;
+    let count = members.len();
+    writeln!(out, "{count} members, {} make a quorum, {} may fail", genesis.members.quorum(), faults_tolerated(count))?;
+    if faults_tolerated(count) == 0 {
+        writeln!(out, "warning: with fewer than four members not one may fail")?;
+    }
+    writeln!(
+        out,
+        "Give each member its folder below {} and its guard file, over a channel that you trust, and keep no copy: \
+         the folder holds that member's private keys",
+        shown(&args.folder)
+    )?;
+    writeln!(out, "Run each one:  chopmark node --data {}/DOMAIN", shown(&args.folder))?;
+    out.flush()?;
+    Ok(())
+}
+
+/// What `/internal/v1/status` of a node says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    pub(crate) v: u64,
+    pub(crate) member: String,
+    pub(crate) chain: Hash32,
+    pub(crate) height: u64,
+    /// Newest quorum checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) size: Option<u64>,
+    /// Domains of those that cosigned it, with the time of each in Unix seconds.
+    #[serde(default)]
+    pub(crate) cosigned: Vec<(String, u64)>,
+    pub(crate) members: Vec<String>,
+    pub(crate) pool_bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) failure: Option<String>,
+    pub(crate) equivocations: usize,
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+struct MemberLine {
+    member: String,
+    reachable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_cosignature: Option<u64>,
+}
+
+/// Asks this member's node by its internal interface, and the others by what they serve to readers.
+async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
+    let folder = MemberFolder(args.data.clone());
+    let file = folder.read()?;
+    // Fails only where a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().timeout(STATUS_TIMEOUT).no_proxy().build()?;
+    let mut warnings = Vec::new();
+    let own = own_status(&http, &file).await;
+    let (mut lines, mut cosigned) = (Vec::new(), Vec::new());
+    match &own {
+        Ok(status) => {
+            cosigned.clone_from(&status.cosigned);
+            warnings.extend(status.failure.iter().map(|failure| format!("this node has stopped: {failure}")));
+            if status.equivocations > 0 {
+                warnings.push(format!("{} equivocations were seen: chopmark network evidence", status.equivocations));
+            }
+            if !status.members.contains(&file.node.domain) {
+                warnings.push("this node is not a member in force: it follows without a vote".to_owned());
+            }
+        }
+        Err(error) => warnings.push(format!("this node does not answer: {error:#}")),
+    }
+    let last = |domain: &str| cosigned.iter().find(|(known, _)| known == domain).map(|(_, time)| *time);
+    lines.push(MemberLine {
+        member: file.node.domain.clone(),
+        reachable: own.is_ok(),
+        height: own.as_ref().ok().map(|status| status.height),
+        size: own.as_ref().ok().and_then(|status| status.size),
+        last_cosignature: last(&file.node.domain),
+    });
+    for peer in &file.peers {
+        let seen = public_network(&http, &peer.read_url).await;
+        if let Err(error) = &seen {
+            warnings.push(format!("{} does not answer: {error:#}", peer.domain));
+        }
+        let seen = seen.ok();
+        lines.push(MemberLine {
+            member: peer.domain.clone(),
+            reachable: seen.is_some(),
+            height: seen.map(|(height, _)| height),
+            size: seen.map(|(_, size)| size),
+            last_cosignature: last(&peer.domain),
+        });
+    }
+    let tip = lines.iter().filter_map(|line| line.height).max().unwrap_or_default();
+    for line in &lines {
+        if let Some(lag) = line.height.map(|height| tip - height).filter(|lag| *lag > 10) {
+            warnings.push(format!("{} is {lag} blocks behind", line.member));
+        }
+    }
+    if args.json {
+        out.json(&serde_json::json!({ "v": 1, "members": lines, "warnings": warnings }))?;
+    } else {
+        for line in &lines {
+            let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+            let MemberLine { member, height, size, last_cosignature, .. } = line;
+            let signed = last_cosignature.map_or_else(|| "-".to_owned(), ledger_core::verify::rfc3339_seconds);
+            writeln!(out, "{member}  height {}  size {}  cosigned {signed}", number(*height), number(*size))?;
+        }
+        for warning in &warnings {
+            writeln!(out, "warning: {}", plain(warning))?;
+        }
+    }
+    out.flush()?;
+    Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+async fn own_status(http: &reqwest::Client, file: &NodeFile) -> anyhow::Result<NodeStatus> {
+    let url = format!("http://{}/internal/v1/status", file.node.internal);
+    Ok(http.get(url).send().await?.error_for_status()?.json().await?)
+}
+
+/// Height and size that a member serves to readers.
+async fn public_network(http: &reqwest::Client, read_url: &str) -> anyhow::Result<(u64, u64)> {
+    let answer = http.get(format!("{read_url}/v1/network")).send().await?.error_for_status()?;
+    let body: serde_json::Value = answer.json().await?;
+    let number = |pointer: &str| body.pointer(pointer).and_then(serde_json::Value::as_u64);
+    let height = number("/height").context("it does not name a height")?;
+    Ok((height, number("/checkpoint/size").context("it does not name a size")?))
+}

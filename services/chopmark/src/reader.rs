@@ -1,0 +1,46 @@
+//! The read interface of a member's node: what anybody may look up, without the operator.
+
+use std::{net::TcpListener, sync::Arc};
+
+use chopmark_domain::{id::IdIssuer, lookup::PublicLedger, ports::Random as _};
+use chopmark_gateway::{Gateway, GatewayConfig, Stopper};
+use chopmark_node::NodeHandle;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+use crate::{ledger::NodeReader, system::System};
+
+/// A running read interface.
+pub(crate) struct Reader {
+    stopper: Stopper,
+    served: JoinHandle<std::io::Result<()>>,
+}
+
+impl Reader {
+    /// Finishes what has begun, and stops.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.stopper.stop().await;
+        Ok(self.served.await??)
+    }
+}
+
+/// Serves a node on two listeners: one for the public, one for metrics and health.
+pub(crate) fn serve(
+    node: &NodeHandle,
+    network: &str,
+    (public, internal): (TcpListener, TcpListener),
+    metrics: PrometheusHandle,
+) -> anyhow::Result<Reader> {
+    let (mut cursors, mut start) = (Zeroizing::new([0; 32]), [0; 8]);
+    System.fill(cursors.as_mut())?;
+    System.fill(&mut start)?;
+    // Cursors end with the process; nobody keeps one.
+    let ids = IdIssuer::new(cursors);
+    let ledger = PublicLedger::new(network.to_owned(), node.chain(), ids, Arc::new(NodeReader::new(node.clone())));
+    let config = GatewayConfig { workers: Some(1), ..GatewayConfig::default() };
+    let gateway = Gateway::reader(Arc::new(ledger), u64::from_be_bytes(start), config, move || metrics.render());
+    let serving = gateway.serve(public, internal)?;
+    let stopper = serving.stopper();
+    Ok(Reader { stopper, served: tokio::spawn(serving.run()) })
+}

@@ -1,0 +1,219 @@
+//! Faults of a consortium: members killed, cut off, slow, restored from old copies, started twice.
+//! Real processes; the network between them goes through proxies of the test's own.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chopmark_tests::{binary, long, members::Network, seeded};
+use rand::{RngExt as _, seq::SliceRandom as _};
+
+/// Load that goes on over the faults; receipts are taken from all members in turn.
+struct Load {
+    stop: Arc<AtomicBool>,
+    next: Arc<AtomicU64>,
+}
+
+impl Load {
+    fn new() -> Self {
+        Self { stop: Arc::default(), next: Arc::default() }
+    }
+
+    async fn run(&self, network: &Network, workers: usize) {
+        let one = async || {
+            while !self.stop.load(Ordering::Relaxed) {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                // No answer within a minute is the fault that `check` will find.
+                let Ok(index) = network.notarize(number).await else { return };
+                if number.is_multiple_of(7) {
+                    let member = usize::try_from(number).unwrap() % network.members.len();
+                    network.take_receipt(member, number, index).await;
+                }
+            }
+        };
+        let mut all = Vec::new();
+        for _ in 0..workers {
+            all.push(one());
+        }
+        futures_util::future::join_all(all).await;
+    }
+}
+
+fn pause(random: &mut impl rand::Rng, from: u64, to: u64) -> Duration {
+    Duration::from_millis(random.random_range(from..to))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_two_or_all_members_killed_under_load() {
+    let mut random = seeded("one_two_or_all_members_killed_under_load");
+    let mut network = Network::start(4).await.unwrap();
+    let rounds = if long() { 300 } else { 6 };
+    let mut kills = 0;
+    for _ in 0..rounds {
+        let load = Load::new();
+        let faults = async {
+            tokio::time::sleep(pause(&mut random, 50, 800)).await;
+            load.stop.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(load.run(&network, 4), faults);
+        let mut members = [0, 1, 2, 3];
+        members.shuffle(&mut random);
+        let count = [1, 2, 4][random.random_range(0..3)];
+        // In the middle of whatever the last requests left under way.
+        let (stop, busy) = (Load::new(), &members[..count]);
+        let submitting = tokio::time::timeout(pause(&mut random, 1, 60), stop.run(&network, 4));
+        let _cut_off = submitting.await;
+        for member in busy {
+            network.kill(*member);
+            kills += 1;
+        }
+        tokio::time::sleep(pause(&mut random, 0, 700)).await;
+        for member in busy {
+            network.spawn(*member).unwrap();
+        }
+        network.check().await.unwrap();
+    }
+    network.check().await.unwrap();
+    assert!(kills >= rounds);
+    network.stop_and_check_files().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_stall_and_heal_without_a_fork() {
+    let mut random = seeded("partitions_stall_and_heal_without_a_fork");
+    let mut network = Network::start(4).await.unwrap();
+    let first = network.notarize(0).await.unwrap();
+    network.reaches(&[0, 1, 2, 3], first + 1).await.unwrap();
+
+    // 2|2: nobody has a quorum, nothing is decided.
+    network.partition(&[&[0, 1], &[2, 3]]);
+    let submitted = tokio::time::timeout(Duration::from_secs(4), network.notarize(1)).await;
+    assert!(submitted.is_err(), "two of four decided: {submitted:?}");
+    for member in 0..4 {
+        assert_eq!(network.size(member).await, Some(first + 1));
+    }
+    network.heal();
+    network.check().await.unwrap();
+
+    // 3|1: three go on, one stands still.
+    network.partition(&[&[0, 1, 3], &[2]]);
+    let mut last = 0;
+    for number in 10..20 {
+        last = network.notarize(number).await.unwrap();
+    }
+    network.reaches(&[0, 1, 3], last + 1).await.unwrap();
+    assert!(network.size(2).await.unwrap() <= last, "a member alone got on");
+    network.heal();
+    network.check().await.unwrap();
+
+    // Flapping, under load.
+    let rounds = if long() { 60 } else { 6 };
+    let load = Load::new();
+    load.next.store(100, Ordering::Relaxed);
+    let flaps = async {
+        for _ in 0..rounds {
+            let mut members = [0, 1, 2, 3];
+            members.shuffle(&mut random);
+            let (left, right) = members.split_at(random.random_range(1..3));
+            network.partition(&[left, right]);
+            tokio::time::sleep(pause(&mut random, 100, 900)).await;
+            network.heal();
+            tokio::time::sleep(pause(&mut random, 100, 1500)).await;
+        }
+        load.stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(load.run(&network, 3), flaps);
+    network.check().await.unwrap();
+
+    // A slow network is slow, no more.
+    for delay in [20, 100] {
+        network.delay(Duration::from_millis(delay));
+        for number in 0..5 {
+            network.notarize(10_000 + delay * 10 + number).await.unwrap();
+        }
+    }
+    network.delay(Duration::ZERO);
+    network.check().await.unwrap();
+    network.stop_and_check_files().unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_copy_catches_up_before_it_signs() {
+    let mut network = Network::start(4).await.unwrap();
+    for number in 0..5 {
+        network.notarize(number).await.unwrap();
+    }
+    network.check().await.unwrap();
+    network.stop(1).unwrap();
+    let (folder, old) = (network.members[1].folder.clone(), network.folder.path().join("old"));
+    copy(&folder.join("node"), &old);
+    network.spawn(1).unwrap();
+    for number in 10..30 {
+        network.notarize(number).await.unwrap();
+    }
+    network.check().await.unwrap();
+    network.kill(1);
+    fs::remove_dir_all(folder.join("node")).unwrap();
+    fs::rename(&old, folder.join("node")).unwrap();
+    network.spawn(1).unwrap();
+    // Its guard is the newest; its data are not.
+    let size = network.check().await.unwrap();
+    // Without another one, the quorum needs its signature.
+    network.kill(3);
+    let index = network.notarize(50).await.unwrap();
+    assert!(index >= size);
+    network.reaches(&[0, 1, 2], index + 1).await.unwrap();
+    network.spawn(3).unwrap();
+    network.check().await.unwrap();
+    network.stop_and_check_files().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_and_doubles_are_kept_out() {
+    let mut network = Network::start(4).await.unwrap();
+    network.notarize(0).await.unwrap();
+    // The same node again, while it runs: refused before it opens anything.
+    let twice = Command::new(binary()).args(["node", "--data"]).arg(&network.members[0].folder).output().unwrap();
+    assert_eq!(twice.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&twice.stderr).into_owned();
+    assert!(said.contains("listen on") || said.contains("in use"), "{said}");
+
+    // A stranger that knows the genesis and all addresses, with a network key of its own.
+    network.stop(3).unwrap();
+    let keys = network.members[3].folder.join("keys");
+    let own = fs::read(keys.join("network.pem")).unwrap();
+    fs::copy(keys.join("statement.pem"), keys.join("network.pem")).unwrap();
+    let before = network.size(0).await.unwrap();
+    network.spawn(3).unwrap();
+    for number in 1..4 {
+        network.notarize(number).await.unwrap();
+    }
+    network.reaches(&[0, 1, 2], before + 3).await.unwrap();
+    assert!(network.size(3).await.is_none_or(|size| size <= before), "a stranger was let in");
+    network.kill(3);
+    fs::write(keys.join("network.pem"), own).unwrap();
+    network.spawn(3).unwrap();
+    network.check().await.unwrap();
+
+    let mut status = Command::new(binary());
+    status.args(["network", "status", "--json", "--data"]).arg(&network.members[0].folder);
+    let output = status.output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["members"].as_array().unwrap().len(), 4, "{report}");
+    assert!(report["members"].as_array().unwrap().iter().all(|member| member["reachable"] == true), "{report}");
+    network.stop_and_check_files().unwrap();
+}
