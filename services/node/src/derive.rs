@@ -184,6 +184,7 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
             height: block.height(),
             first_index: block.first_index(),
             entries: &block.entries,
+            keys: &block.keys,
             changes: &block.changes,
         })
         .collect();

@@ -2,9 +2,9 @@
 //!
 //! Keyspaces (ADR 0003):
 //! - `state`: the ledger's ordered state.
-//! - `digest`: algorithm number ‖ whole digest → leaf index of its first entry (u64 BE), so that
-//!   a Bloom filter answers a miss.
-//! - `digest_more`: algorithm ‖ digest ‖ leaf index → nothing: every later entry of a digest.
+//! - `digest`: number ‖ whole hash → leaf index of its first entry (u64 BE), so that a Bloom filter
+//!   answers a miss. The number is the algorithm's of a digest, and 0 of an entry id.
+//! - `digest_more`: number ‖ hash ‖ leaf index → nothing: every later entry of a hash.
 //! - `height_by_size`: first leaf index after a block's entries (u64 BE) → its height; only
 //!   blocks with entries.
 //! - `checkpoint`: tree size (u64 BE) → number of its record in the checkpoint log.
@@ -15,7 +15,7 @@
 //! after the block's tiles are durable as files. What is behind the mark is replayed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs,
     path::Path,
     sync::Arc,
@@ -26,6 +26,7 @@ use ledger_core::{
     Hash32,
     codec::{DecodeError, Reader, Writer},
     digests::{Algorithm, Digests},
+    entry::entry_id,
     json::from_canonical,
     member::MemberSet,
     merkle::{LeafIndex, TreeSize},
@@ -38,6 +39,10 @@ use crate::NodeError;
 
 /// Memory for the block cache; with memtables of 16 MiB each it keeps a node of 10^7 records below 512 MiB.
 const CACHE_BYTES: u64 = 96 << 20;
+/// Version of what is indexed; an index of another one is refused, and made anew without it.
+const INDEX_VERSION: u8 = 2;
+/// Number of entry ids in index keys; algorithms count from 1.
+const ENTRY_ID_NUMBER: u8 = 0;
 const KEY_APPLIED: &[u8] = b"applied";
 const KEY_EDGE: &[u8] = b"edge";
 
@@ -56,14 +61,14 @@ pub(crate) struct Applied {
 impl Applied {
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.u8(1).u64(self.height).fixed(&self.header.0).u64(self.size.0).fixed(&self.root.0);
+        writer.u8(INDEX_VERSION).u64(self.height).fixed(&self.header.0).u64(self.size.0).fixed(&self.root.0);
         writer.u64(self.time).u64(self.checkpoints);
         writer.finish()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != 1 {
+        if reader.u8()? != INDEX_VERSION {
             return Err(DecodeError::Range("version of the index"));
         }
         let applied = Self {
@@ -84,6 +89,8 @@ pub(crate) struct BlockEffects<'a> {
     pub(crate) height: u64,
     pub(crate) first_index: u64,
     pub(crate) entries: &'a [Vec<u8>],
+    /// [`index_keys`] of the entries.
+    pub(crate) keys: &'a [(IndexKey, u64)],
     pub(crate) changes: &'a Changes,
 }
 
@@ -155,7 +162,7 @@ impl Derived {
         applied: Applied,
     ) -> Result<(), NodeError> {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        let mut fresh: HashMap<Vec<u8>, ()> = HashMap::new();
+        let mut fresh: HashSet<IndexKey> = HashSet::new();
         for block in blocks {
             for (key, value) in block.changes {
                 match value {
@@ -163,14 +170,11 @@ impl Derived {
                     None => batch.remove(&self.state, key.as_slice()),
                 }
             }
-            for (index, entry) in (block.first_index..).zip(block.entries) {
-                for (algorithm, digest) in entry_digests(entry).iter() {
-                    let key = digest_key(algorithm, &digest);
-                    if fresh.insert(key.clone(), ()).is_some() || self.digest.contains_key(&key)? {
-                        batch.insert(&self.digest_more, [&key[..], &index.to_be_bytes()].concat(), []);
-                    } else {
-                        batch.insert(&self.digest, key, index.to_be_bytes());
-                    }
+            for (key, index) in block.keys {
+                if !fresh.insert(*key) || self.digest.contains_key(key)? {
+                    batch.insert(&self.digest_more, [&key[..], &index.to_be_bytes()].concat(), []);
+                } else {
+                    batch.insert(&self.digest, key.as_slice(), index.to_be_bytes());
                 }
             }
             if let Some(Some(members)) = block.changes.get(key::MEMBERS) {
@@ -192,16 +196,9 @@ impl Derived {
         Ok(())
     }
 
-    /// Leaf indexes of a digest from `from` on, in ascending order, at most `max`.
-    pub(crate) fn find(
-        &self,
-        algorithm: Algorithm,
-        digest: &Hash32,
-        from: LeafIndex,
-        max: usize,
-    ) -> Result<Vec<LeafIndex>, NodeError> {
-        let key = digest_key(algorithm, digest);
-        let Some(first) = self.digest.get(&key)? else { return Ok(Vec::new()) };
+    /// Leaf indexes of a key from `from` on, in ascending order, at most `max`.
+    pub(crate) fn find(&self, key: &IndexKey, from: LeafIndex, max: usize) -> Result<Vec<LeafIndex>, NodeError> {
+        let Some(first) = self.digest.get(key)? else { return Ok(Vec::new()) };
         let mut found: Vec<LeafIndex> = Some(LeafIndex(number(&first)?)).into_iter().filter(|at| *at >= from).collect();
         let at = |index: u64| [&key[..], &index.to_be_bytes()].concat();
         for item in self.digest_more.range(at(from.0)..=at(u64::MAX)).take(max.saturating_sub(found.len())) {
@@ -281,7 +278,7 @@ impl Derived {
         })
     }
 
-    /// Number of index keys of all digests, for the offline check.
+    /// Number of index keys of all entries, for the offline check.
     pub(crate) fn digest_keys(&self) -> Result<usize, NodeError> {
         Ok(self.digest.len()? + self.digest_more.len()?)
     }
@@ -291,11 +288,32 @@ fn digest_meta_key(height: u64) -> Vec<u8> {
     [b"state-digest/", &height.to_be_bytes()[..]].concat()
 }
 
-pub(crate) fn digest_key(algorithm: Algorithm, digest: &Hash32) -> Vec<u8> {
-    let mut key = Vec::with_capacity(33);
-    key.push(algorithm.number());
-    key.extend_from_slice(&digest.0);
+/// What an entry is found by: a number that says what the hash is of, then the whole hash.
+pub(crate) type IndexKey = [u8; 33];
+
+fn index_key(number: u8, hash: &Hash32) -> IndexKey {
+    let mut key = [number; 33];
+    key[1..].copy_from_slice(&hash.0);
     key
+}
+
+pub(crate) fn digest_key(algorithm: Algorithm, digest: &Hash32) -> IndexKey {
+    index_key(algorithm.number(), digest)
+}
+
+pub(crate) fn entry_key(id: &Hash32) -> IndexKey {
+    index_key(ENTRY_ID_NUMBER, id)
+}
+
+/// Keys of entries from leaf `first` on, with their leaf indexes: of each its id, then its digests.
+pub(crate) fn index_keys(first: u64, entries: &[Vec<u8>]) -> Vec<(IndexKey, u64)> {
+    let mut keys = Vec::with_capacity(2 * entries.len());
+    for (index, entry) in (first..).zip(entries) {
+        keys.push((entry_key(&entry_id(entry)), index));
+        let digests = entry_digests(entry);
+        keys.extend(digests.iter().map(|(algorithm, digest)| (digest_key(algorithm, &digest), index)));
+    }
+    keys
 }
 
 fn numbers(keyspace: &Keyspace) -> Result<BTreeMap<u64, u64>, NodeError> {
@@ -313,7 +331,7 @@ fn number(bytes: &[u8]) -> Result<u64, NodeError> {
 }
 
 /// Digests by which an entry can be found: those of plain evidence and of `redigest`.
-pub(crate) fn entry_digests(entry: &[u8]) -> Digests {
+fn entry_digests(entry: &[u8]) -> Digests {
     #[derive(serde::Deserialize)]
     struct DigestsOnly {
         #[serde(default)]

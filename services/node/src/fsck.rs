@@ -25,7 +25,7 @@ use segment_log::{Options, SegmentLog, SegmentReader};
 
 use crate::{
     NodeError,
-    derived::{Applied, Derived, entry_digests},
+    derived::{Applied, Derived, index_keys},
     guard::Guard,
     handle::CheckpointRecord,
     open::{BLOCK_FIRST, Layout, block_log_options, check_beginning, check_block_in, read_only},
@@ -259,13 +259,11 @@ impl Check {
 
     fn take(&mut self, report: &mut Report, stepped: Stepped, store: Option<&Derived>) -> Result<(), NodeError> {
         let indexed = self.applied.map_or(0, |applied| applied.size.0);
-        for (index, entry) in (stepped.first..).zip(&stepped.entries) {
+        for (key, index) in index_keys(stepped.first, &stepped.entries) {
             let Some(store) = store.filter(|_| index < indexed) else { continue };
-            for (algorithm, digest) in entry_digests(entry).iter() {
-                self.index_keys += 1;
-                if !store.find(algorithm, &digest, LeafIndex(index), 1)?.contains(&LeafIndex(index)) {
-                    report.add(&self.derived, Some(("index", index)), "the index lacks a digest of this entry");
-                }
+            self.index_keys += 1;
+            if !store.find(&key, LeafIndex(index), 1)?.contains(&LeafIndex(index)) {
+                report.add(&self.derived, Some(("index", index)), "the index lacks the id or a digest of this entry");
             }
         }
         if !stepped.entries.is_empty() {

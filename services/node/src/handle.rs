@@ -33,7 +33,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     NodeError,
     derive::{Backlog, StateDigests, Work},
-    derived::{LiveState, digest_key, entry_digests},
+    derived::{IndexKey, LiveState, digest_key, entry_key},
     pool::{Pool, PoolError, Waiting},
     statement::{self, NotFound},
     tail::{Tail, Tree, prefix},
@@ -57,6 +57,8 @@ pub(crate) struct CommittedBlock {
     pub(crate) block: Block,
     pub(crate) hash: Hash32,
     pub(crate) entries: Vec<Vec<u8>>,
+    /// [`index_keys`](crate::derived::index_keys) of the entries.
+    pub(crate) keys: Vec<(IndexKey, u64)>,
     pub(crate) changes: Changes,
     /// Approximate memory.
     pub(crate) bytes: usize,
@@ -77,7 +79,7 @@ impl CommittedBlock {
 pub(crate) struct Recent {
     blocks: BTreeMap<u64, Arc<CommittedBlock>>,
     by_size: BTreeMap<u64, u64>,
-    digests: HashMap<Vec<u8>, Vec<u64>>,
+    keys: HashMap<IndexKey, Vec<u64>>,
     checkpoints: BTreeMap<u64, u64>,
     settled: u64,
     bytes: usize,
@@ -90,10 +92,8 @@ impl Recent {
     }
 
     pub(crate) fn insert(&mut self, block: Arc<CommittedBlock>) {
-        for (index, entry) in (block.first_index()..).zip(&block.entries) {
-            for (algorithm, digest) in entry_digests(entry).iter() {
-                self.digests.entry(digest_key(algorithm, &digest)).or_default().push(index);
-            }
+        for (key, index) in &block.keys {
+            self.keys.entry(*key).or_default().push(*index);
         }
         if !block.entries.is_empty() {
             self.by_size.insert(block.block.header.tree_size, block.height());
@@ -114,11 +114,11 @@ impl Recent {
         self.checkpoints.range(index.0 + 1..).next().map(|(_, record)| *record)
     }
 
-    fn forget_digest(&mut self, key: &[u8], index: u64) {
-        if let Some(indexes) = self.digests.get_mut(key) {
+    fn forget_key(&mut self, key: &IndexKey, index: u64) {
+        if let Some(indexes) = self.keys.get_mut(key) {
             indexes.retain(|known| *known != index);
             if indexes.is_empty() {
-                self.digests.remove(key);
+                self.keys.remove(key);
             }
         }
     }
@@ -132,10 +132,8 @@ impl Recent {
         while self.settled < height {
             self.settled += 1;
             let Some(block) = self.blocks.get(&self.settled).cloned() else { continue };
-            for (index, entry) in (block.first_index()..).zip(&block.entries) {
-                for (algorithm, digest) in entry_digests(entry).iter() {
-                    self.forget_digest(&digest_key(algorithm, &digest), index);
-                }
+            for (key, index) in &block.keys {
+                self.forget_key(key, *index);
             }
         }
         if let Some(size) = checkpoint {
@@ -606,13 +604,23 @@ impl NodeHandle {
     /// Where a digest stands from `from` on, at most `max` positions.
     pub fn find(&self, algorithm: Algorithm, digest: &Hash32, from: LeafIndex, max: usize) -> Read<DigestPositions> {
         let published = self.published()?;
-        // Memory first: what leaves it meanwhile is in the store by then.
-        let recent = self.0.recent.read().digests.get(&digest_key(algorithm, digest)).cloned().unwrap_or_default();
-        let stored = self.0.state.store.find(algorithm, digest, from, max)?;
-        let all: BTreeSet<u64> = recent.into_iter().chain(stored.into_iter().map(|index| index.0)).collect();
-        let indexes =
-            all.range(from.0..published.size.0.max(from.0)).take(max).map(|index| LeafIndex(*index)).collect();
+        let indexes = self.positions(&digest_key(algorithm, digest), from, published.size, max)?;
         Ok(DigestPositions { indexes, complete_to: published.size, root: published.root })
+    }
+
+    /// Where the entry of an id stands; `None` beyond the newest checkpoint.
+    pub fn find_entry(&self, id: &Hash32) -> Read<Option<LeafIndex>> {
+        let found = self.positions(&entry_key(id), LeafIndex(0), self.published()?.size, 1)?;
+        Ok(found.first().copied())
+    }
+
+    /// Leaf indexes of a key from `from` on and below `size`, at most `max`.
+    fn positions(&self, key: &IndexKey, from: LeafIndex, size: TreeSize, max: usize) -> Read<Vec<LeafIndex>> {
+        // Memory first: what leaves it meanwhile is in the store by then.
+        let recent = self.0.recent.read().keys.get(key).cloned().unwrap_or_default();
+        let stored = self.0.state.store.find(key, from, max)?;
+        let all: BTreeSet<u64> = recent.into_iter().chain(stored.into_iter().map(|index| index.0)).collect();
+        Ok(all.range(from.0..size.0.max(from.0)).take(max).map(|index| LeafIndex(*index)).collect())
     }
 
     /// Signed statement that the index has no entry of a digest; `None` if it has one.

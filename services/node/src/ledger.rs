@@ -42,6 +42,7 @@ use crate::{
     NodeError,
     cosign::{Cosigning, Open, RESEND},
     derive::Work,
+    derived::index_keys,
     equivocations::EquivocationFile,
     guard::{Guard, GuardedSigner},
     handle::{CheckpointRecord, CommittedBlock, Published, Shared},
@@ -502,14 +503,15 @@ pub(crate) fn commit(shared: &Shared, block: Block, executed: Executed, bytes: u
     let header = &block.header;
     let parent = Parent { height: header.height, time: header.time, hash: header.hash(), frontier: executed.frontier };
     let entry_bytes: usize = executed.entries.iter().map(Vec::len).sum();
-    let bytes = bytes + 2 * entry_bytes + 200 * executed.changes.len();
+    let first_index = header.tree_size - executed.entries.len() as u64;
+    let keys = index_keys(first_index, &executed.entries);
+    let bytes = bytes + 2 * entry_bytes + 200 * executed.changes.len() + size_of_val(keys.as_slice());
     if executed.changes.contains_key(ledger_core::state::key::MEMBERS) {
         let state = BlockState { changes: &executed.changes, below: &shared.state };
-        let first_size = header.tree_size - executed.entries.len() as u64 + 1;
-        shared.trust_from(first_size, ledger_core::state::members(&state)?)?;
+        shared.trust_from(first_index + 1, ledger_core::state::members(&state)?)?;
     }
     let committed =
-        CommittedBlock { block, hash: parent.hash, entries: executed.entries, changes: executed.changes, bytes };
+        CommittedBlock { block, hash: parent.hash, entries: executed.entries, keys, changes: executed.changes, bytes };
     shared.commit(committed, &executed.leaves)?;
     metrics::gauge!("chopmark_node_height").set(parent.height as f64);
     metrics::gauge!("chopmark_node_tree_size").set(parent.frontier.size().0 as f64);

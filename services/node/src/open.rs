@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use crate::{
     NodeError, NodeHandle,
     derive::{self, Backlog, StateDigests},
-    derived::{Applied, BlockEffects, Derived, LiveState},
+    derived::{Applied, BlockEffects, Derived, LiveState, index_keys},
     equivocations::EquivocationFile,
     guard::{Guard, Promise},
     handle::{CheckpointRecord, ClockMs, Published, Recent, Shared, Trust},
@@ -429,7 +429,9 @@ fn apply_genesis(store: &Derived, born: &Executed) -> Result<Applied, NodeError>
         time: header.time,
         checkpoints: 0,
     };
-    let effects = BlockEffects { height: 0, first_index: 0, entries: &born.entries, changes: &born.changes };
+    let keys = index_keys(0, &born.entries);
+    let effects =
+        BlockEffects { height: 0, first_index: 0, entries: &born.entries, keys: &keys, changes: &born.changes };
     store.apply(&[effects], &[], &born.entries, applied)?;
     Ok(applied)
 }

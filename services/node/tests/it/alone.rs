@@ -15,6 +15,7 @@ use chopmark_node::{NodeError, NodeHandle, fsck::fsck};
 use ledger_core::{
     Hash32,
     digests::{Algorithm, Digests},
+    entry::entry_id,
     merkle::{Frontier, LeafIndex, TreeSize, leaf_hash},
     outcome::RejectionCode,
     tile::{TileKind, TilePath, decode_bundle, decode_hashes},
@@ -145,6 +146,34 @@ async fn a_digest_is_found_at_every_position() {
     assert!(statement.contains(&format!("digest sm3 {digest}\nsize 6\n")), "{statement}");
     let key = ledger_core::note::VerifierKey::parse(&handle.statement_key().unwrap()).unwrap();
     assert!(ledger_core::note::Note::parse(&statement).unwrap().verified_by(&key).unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_is_found_by_its_id() {
+    let place = Place::new();
+    let node = place.open().unwrap();
+    let handle = node.handle();
+    place.tenant(&handle).await;
+    place.fill(&handle, 300).await;
+    let id = |index| entry_id(&handle.entry(LeafIndex(index)).unwrap().unwrap());
+    let ids: Vec<Hash32> = (0..300).map(id).collect();
+    let check = |handle: &NodeHandle| {
+        for (index, id) in (0..).zip(&ids) {
+            assert_eq!(handle.find_entry(id).unwrap(), Some(LeafIndex(index)));
+            // An id is not found as a digest, nor a digest as an id.
+            assert!(handle.find(Algorithm::Sha3_256, id, LeafIndex(0), 1).unwrap().indexes.is_empty());
+        }
+        assert_eq!(handle.find_entry(&Algorithm::Sha256.digest(&content(7))).unwrap(), None);
+    };
+    check(&handle);
+    drop(handle);
+    node.close();
+    assert_eq!(fsck(&place.data(), Some(&place.guard())).unwrap().findings, []);
+    let node = place.open().unwrap();
+    check(&node.handle());
+    place.fill(&node.handle(), 301).await;
+    let newest = entry_id(&node.handle().entry(LeafIndex(300)).unwrap().unwrap());
+    assert_eq!(node.handle().find_entry(&newest).unwrap(), Some(LeafIndex(300)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
