@@ -7,6 +7,7 @@ mod text;
 pub mod case;
 pub mod digest;
 pub mod evidence;
+pub mod explore;
 pub mod headers;
 pub mod ids;
 pub mod lang;

@@ -44,6 +44,9 @@ pub const PAGE_LIMIT_MAX: u16 = 200;
 /// Characters of a cursor: a few keys of an index in Base64.
 pub const CURSOR_CHARS_MAX: usize = 512;
 
+/// Bytes of a search: the longest thing to look for is a domain name (RFC 1035).
+pub const SEARCH_BYTES_MAX: usize = 253;
+
 /// The fault of a string that is longer than it may be.
 fn check_length(text: &str, limit: usize, code: ProblemCode) -> Result<(), Fault> {
     // A character has at least one byte, so most strings need no counting.

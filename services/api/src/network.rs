@@ -30,6 +30,8 @@ pub struct NetworkView {
     pub quorum: u32,
     /// SHA-256 of the policy file now in force.
     pub policy_sha256: Hash32,
+    /// Every policy file so far, by the tree size from which it holds; each holds up to the next one's.
+    pub policies: Vec<PolicyRef>,
     pub links: NetworkLinks,
 }
 
@@ -48,6 +50,16 @@ pub struct MemberView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "court.example/statement+1a2b3c4d+AX…")]
     pub statement_key: Option<String>,
+}
+
+/// A policy file of the network; `/log/policies/{first_size}` serves it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyRef {
+    /// The first tree size that it is for.
+    #[schema(example = 1)]
+    pub first_size: u64,
+    /// SHA-256 of the file.
+    pub sha256: Hash32,
 }
 
 /// Where the log is read.

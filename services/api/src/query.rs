@@ -3,7 +3,7 @@
 
 use crate::digest::{Algorithm, Hash32};
 use crate::lang::Text;
-use crate::limits::{self, EXTERNAL_ID_CHARS_MAX, PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX};
+use crate::limits::{self, EXTERNAL_ID_CHARS_MAX, PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, SEARCH_BYTES_MAX};
 use crate::operation::OperationState;
 use crate::page::Cursor;
 use crate::problem::{Arg, Fault, FieldError, Place, Problem, ProblemCode, showable};
@@ -104,6 +104,26 @@ impl PageQuery {
     }
 }
 
+/// `q` of a search: 1 to [`SEARCH_BYTES_MAX`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchQuery {
+    pub q: String,
+}
+
+impl SearchQuery {
+    pub const NAMES: &[&str] = &["q"];
+
+    /// Reads a raw query string; a search for nothing is refused like one for too much.
+    pub fn parse(raw: &str) -> Result<Self, Problem> {
+        let query = Query::parse(raw, Self::NAMES)?;
+        let q = query.get("q").unwrap_or_default();
+        if !(1..=SEARCH_BYTES_MAX).contains(&q.len()) {
+            return Err(invalid("q", SEARCH).into());
+        }
+        Ok(Self { q: q.to_owned() })
+    }
+}
+
 /// The filters of `GET /v1/evidence`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EvidenceQuery {
@@ -168,6 +188,10 @@ impl Take<'_> {
 const UTF8: Text = Text::new("percent-encoded UTF-8", "按百分号编码的 UTF-8 文本");
 const MOMENT: Text =
     Text::new("a time of RFC 3339 such as 2026-11-22T08:00:00.000Z", "形如 2026-11-22T08:00:00.000Z 的 RFC 3339 时间");
+const SEARCH: Text = Text::new(
+    "a height, leaf index, hash, evidence id or member's domain of 1 to 253 bytes",
+    "1 到 253 字节的区块高度、叶序号、哈希值、存证编号或成员域名",
+);
 const STATE: Text = Text::new("one of accepted, committed, rejected", "accepted、committed、rejected 之一");
 
 fn at(code: ProblemCode, name: &'static str) -> FieldError {
@@ -298,6 +322,25 @@ mod tests {
         let (code, places) = fault("state=x&limit=0&digest=zz");
         assert_eq!(code, ProblemCode::SeveralFaults);
         assert_eq!(places, ["digest", "state", "limit"]);
+    }
+
+    #[test]
+    fn a_search_is_for_something_short() {
+        let long = "a".repeat(SEARCH_BYTES_MAX);
+        for good in ["4711", "court.example", &long] {
+            assert_eq!(SearchQuery::parse(&format!("q={good}")).expect("a query").q, good);
+        }
+        for (bad, code) in [
+            ("", ProblemCode::QueryParameterInvalid),
+            ("q", ProblemCode::QueryParameterInvalid),
+            ("q=", ProblemCode::QueryParameterInvalid),
+            ("q=%ff", ProblemCode::QueryParameterInvalid),
+            (&format!("q={long}a"), ProblemCode::QueryParameterInvalid),
+            ("q=1&q=2", ProblemCode::QueryParameterRepeated),
+            ("q=1&limit=2", ProblemCode::QueryParameterUnknown),
+        ] {
+            assert_eq!(SearchQuery::parse(bad).expect_err("refused").code(), code, "{bad}");
+        }
     }
 
     #[test]

@@ -40,7 +40,10 @@ pub struct VerifyRecord {
     /// The leaf's index in the log, from zero.
     #[schema(example = 4711)]
     pub index: u64,
-    pub block: BlockView,
+    /// The block that it was agreed in; an entry of the genesis has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub block: Option<BlockView>,
     /// The entry, byte for byte as it was hashed.
     #[schema(value_type = Object)]
     pub entry: Box<RawValue>,
@@ -113,11 +116,11 @@ mod tests {
                 records: vec![VerifyRecord {
                     entry_id: Hash32::from_bytes([2; 32]),
                     index: 4711,
-                    block: BlockView {
+                    block: Some(BlockView {
                         height: 42,
                         time: Timestamp::from_unix_ms(0),
                         hash: Hash32::from_bytes([3; 32]),
-                    },
+                    }),
                     entry,
                     checkpoint: CheckpointView {
                         size: 4712,

@@ -1,7 +1,7 @@
 //! The ledger ports over nodes in this process: signs submissions as the operator's submitter,
 //! and moves disk reads off the async runtime.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -174,6 +174,11 @@ impl LedgerReader for NodeReader {
         Ok(DigestHits { indexes: found.indexes, complete_to: found.complete_to })
     }
 
+    async fn find_entry(&self, id: &Hash32) -> PortResult<Option<LeafIndex>> {
+        let id = *id;
+        self.read(move |node| node.find_entry(&id)).await
+    }
+
     async fn not_found_statement(&self, algorithm: Algorithm, digest: &Hash32) -> PortResult<String> {
         let digest = *digest;
         let statement = self.read(move |node| node.not_found(algorithm, &digest)).await?;
@@ -188,6 +193,10 @@ impl LedgerReader for NodeReader {
 
     async fn policy(&self) -> PortResult<String> {
         self.node.policy().map_err(|error| failed(&error))
+    }
+
+    async fn policies(&self) -> PortResult<BTreeMap<u64, String>> {
+        Ok(self.node.policies())
     }
 
     fn origin(&self) -> String {

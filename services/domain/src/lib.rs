@@ -8,6 +8,7 @@ pub mod accept;
 pub mod access;
 pub mod auth;
 pub mod cases;
+pub mod explore;
 pub mod files;
 pub mod id;
 pub mod lookup;

@@ -1,7 +1,7 @@
 //! What anybody may read: records by digest or by leaf index, the log itself, the network. No
 //! private part comes near this module.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chopmark_api::{Problem, ProblemCode, query::PageQuery};
 use ledger_core::{
@@ -77,8 +77,8 @@ pub struct PublicRecord {
     pub entry: Vec<u8>,
     /// Entry id.
     pub entry_id: Hash32,
-    /// Its block.
-    pub block: BlockRef,
+    /// Its block; an entry of the genesis has none.
+    pub block: Option<BlockRef>,
     /// The checkpoint of its receipt.
     pub checkpoint: CheckpointFacts,
 }
@@ -115,6 +115,8 @@ pub struct NetworkFacts {
     pub quorum: usize,
     /// SHA-256 of the policy file.
     pub policy_sha256: Hash32,
+    /// SHA-256 of every policy file by the first tree size that it is for.
+    pub policies: BTreeMap<u64, Hash32>,
 }
 
 /// One member and its `vkey` lines; a statement key is served only by a node that knows it.
@@ -170,7 +172,7 @@ impl PublicLedger {
         Ok(Found { records, next_cursor, statement, complete_to: hits.complete_to })
     }
 
-    async fn record(&self, index: LeafIndex) -> Result<PublicRecord, Problem> {
+    pub(crate) async fn record(&self, index: LeafIndex) -> Result<PublicRecord, Problem> {
         let entry = self.entry(index).await?;
         let block = self.ledger.block_of(index).await.map_err(|error| failure::port(&error))?;
         let receipt = self.ledger_receipt(index).await?;
@@ -178,7 +180,7 @@ impl PublicLedger {
             index,
             entry_id: entry_id(&entry),
             entry,
-            block: block.ok_or(ProblemCode::LedgerUnavailable)?,
+            block,
             checkpoint: CheckpointFacts::of_receipt(&receipt),
         })
     }
@@ -221,6 +223,15 @@ impl PublicLedger {
         self.ledger.policy().await.map_err(|error| failure::port(&error))
     }
 
+    /// The policy file for tree sizes from `first_size` on.
+    pub async fn policy_from(&self, first_size: u64) -> Result<String, Problem> {
+        self.policies().await?.remove(&first_size).ok_or_else(|| ProblemCode::PolicyNotFound.into())
+    }
+
+    async fn policies(&self) -> Result<BTreeMap<u64, String>, Problem> {
+        self.ledger.policies().await.map_err(|error| failure::port(&error))
+    }
+
     /// A tile or bundle of the published tree.
     pub async fn tile(&self, path: TilePath) -> Result<Vec<u8>, Problem> {
         let tile = self.ledger.tile(path).await.map_err(|error| failure::port(&error))?;
@@ -233,6 +244,7 @@ impl PublicLedger {
         let text = self.policy().await?;
         let policy = PolicyFile::parse(&text).map_err(|_| failure::broken("a policy file that is none"))?;
         let statement_keys = self.ledger.statement_keys().await.map_err(|error| failure::port(&error))?;
+        let policies = self.policies().await?.into_iter();
         Ok(NetworkFacts {
             network: self.network.clone(),
             chain: self.chain,
@@ -242,6 +254,7 @@ impl PublicLedger {
             quorum: quorum(policy.witnesses.len()),
             members: members(&policy, &statement_keys),
             policy_sha256: Algorithm::Sha256.digest(text.as_bytes()),
+            policies: policies.map(|(size, text)| (size, Algorithm::Sha256.digest(text.as_bytes()))).collect(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The ports: what the use cases need from the outside, each implemented twice (embedded and
 //! production) or doubled in tests.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -311,7 +311,7 @@ pub trait LedgerReader: Send + Sync {
     /// Blocks from height `from` on, at most `max`, never beyond the checkpoint.
     async fn blocks(&self, from: u64, max: usize) -> PortResult<Vec<LedgerBlock>>;
 
-    /// The block that an entry stands in.
+    /// The block that an entry stands in; `None` for the entries of the genesis.
     async fn block_of(&self, index: LeafIndex) -> PortResult<Option<BlockRef>>;
 
     /// Exact bytes of an entry.
@@ -329,6 +329,9 @@ pub trait LedgerReader: Send + Sync {
         max: usize,
     ) -> PortResult<DigestHits>;
 
+    /// Where the entry of an id stands.
+    async fn find_entry(&self, id: &Hash32) -> PortResult<Option<LeafIndex>>;
+
     /// Signed statement that a digest is not in the index, as a note.
     async fn not_found_statement(&self, algorithm: Algorithm, digest: &Hash32) -> PortResult<String>;
 
@@ -337,6 +340,9 @@ pub trait LedgerReader: Send + Sync {
 
     /// Policy file for verifiers.
     async fn policy(&self) -> PortResult<String>;
+
+    /// Policy files by the first tree size that each is for; it holds up to the next one's.
+    async fn policies(&self) -> PortResult<BTreeMap<u64, String>>;
 
     /// Origin of the log.
     fn origin(&self) -> String;

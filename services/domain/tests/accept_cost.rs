@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of a test, and the figure that it is for")]
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use chopmark_api::{
@@ -139,6 +139,10 @@ impl LedgerReader for Nothing {
         unreachable!()
     }
 
+    async fn find_entry(&self, _: &Hash32) -> PortResult<Option<LeafIndex>> {
+        unreachable!()
+    }
+
     async fn not_found_statement(&self, _: Algorithm, _: &Hash32) -> PortResult<String> {
         unreachable!()
     }
@@ -152,6 +156,10 @@ impl LedgerReader for Nothing {
     }
 
     fn origin(&self) -> String {
+        unreachable!()
+    }
+
+    async fn policies(&self) -> PortResult<BTreeMap<u64, String>> {
         unreachable!()
     }
 

@@ -13,7 +13,7 @@ use utoipa::{
     },
 };
 
-use crate::handlers::{cases, evidence, files, health, log, operations, pages, verify};
+use crate::handlers::{cases, evidence, explore, files, health, log, operations, pages, verify};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -38,8 +38,9 @@ use crate::handlers::{cases, evidence, files, health, log, operations, pages, ve
     paths(
         evidence::create, evidence::create_batch, files::create, evidence::list, evidence::read, evidence::receipt,
         evidence::entry, evidence::proof, operations::read, cases::open, cases::append, cases::read, verify::look_up,
-        verify::look_up_batch, verify::receipt, verify::entry, verify::proof, verify::network, log::checkpoint,
-        log::policy, log::tile, pages::error_index, pages::error_page, pages::openapi, health::live, health::ready,
+        verify::look_up_batch, explore::blocks, explore::block, explore::entry, verify::receipt, verify::entry,
+        verify::proof, explore::search, verify::network, log::checkpoint, log::policy, log::policy_from, log::tile,
+        pages::error_index, pages::error_page, pages::openapi, health::live, health::ready,
     ),
     components(schemas(ProblemBody, ProblemCode)),
     modifiers(&Keys, &Problems),
@@ -134,7 +135,8 @@ fn problems(path: &str, method: &str) -> Vec<ProblemCode> {
     };
     let (keyed, post) = (needs_key(path), method == "POST");
     let (batch, files) = (path.ends_with("/batch"), path.ends_with("/files"));
-    let list = matches!(path, "/v1/evidence" | "/v1/cases/{id}" | "/v1/verify/{algorithm}/{digest}") && !post;
+    let lists = ["/v1/evidence", "/v1/cases/{id}", "/v1/verify/{algorithm}/{digest}", "/v1/blocks"];
+    let list = lists.contains(&path) && !post;
     let ledger = !path.starts_with("/errors") && path != "/openapi.yaml";
     let proof = ["/receipt", "/entry", "/proof"].iter().any(|end| path.ends_with(end));
     add(keyed, KEY);
@@ -149,7 +151,7 @@ fn problems(path: &str, method: &str) -> Vec<ProblemCode> {
     add(files, FILES);
     add(list, LIST);
     add(path == "/v1/evidence" && !post, FILTERS);
-    add(path.contains("{id}") || path.contains("{index}"), &[P::IdMalformed]);
+    add(NAMED.iter().any(|name| path.contains(name)), &[P::IdMalformed]);
     add(path.starts_with("/v1/evidence/{id}"), &[P::EvidenceNotFound]);
     add(path.starts_with("/v1/evidence/{id}") && proof, &[P::NotCommittedYet, P::OperationRejected]);
     add(path.starts_with("/v1/operations/"), &[P::OperationNotFound]);
@@ -157,11 +159,18 @@ fn problems(path: &str, method: &str) -> Vec<ProblemCode> {
     add(path == "/v1/cases/{id}/evidence", &[P::EvidenceNotFound, P::PredecessorNotCommitted, P::OperationRejected]);
     add(path.starts_with("/v1/verify/{"), DIGEST_IN_PATH);
     add(path.starts_with("/v1/verify/"), &[P::IndexRebuilding, P::LedgerUnavailable, P::Overloaded]);
+    add(path == "/v1/blocks/{height}", &[P::BlockNotFound]);
     add(path.starts_with("/v1/entries/"), &[P::CheckpointNotFound]);
+    add(path == "/v1/search", &[P::QueryParameterInvalid, P::QueryParameterRepeated, P::SeveralFaults]);
+    add(path == "/v1/search" || path == "/v1/entries/{id}", &[P::IndexRebuilding]);
+    add(path == "/log/policies/{first_size}", &[P::PolicyNotFound]);
     add(path.starts_with("/log/tile/"), &[P::TileNotFound]);
     add(path == "/errors/{code}", &[P::ErrorPageNotFound]);
     codes
 }
+
+/// Path parameters that have one form.
+const NAMED: [&str; 4] = ["{id}", "{index}", "{height}", "{first_size}"];
 
 const KEY: &[ProblemCode] = &[
     ProblemCode::ApiKeyMissing,

@@ -9,10 +9,12 @@ use chopmark_api::{
     case::{CaseAccepted, CaseAppendAccepted, CaseView},
     digest::{Algorithm, Hash32 as ApiHash},
     evidence::{Digests as ApiDigests, EvidenceAccepted, EvidenceItemResult, EvidenceLinks, EvidenceView},
+    explore::{BlockDetail, BlockSummary, HitKind, OutcomeView, SearchHit, SearchView},
     ids::{CaseId, EvidenceId, OperationId},
     ledger::{BlockView, CheckpointView, EntryRef},
-    network::{MemberView, NetworkLinks, NetworkView},
+    network::{MemberView, NetworkLinks, NetworkView, PolicyRef},
     operation::{OperationRef, OperationState as ApiState, OperationView, Rejection, ResourceRef, ResourceType},
+    page::Page,
     time::Timestamp,
     verify::{VerifyLinks, VerifyRecord, VerifyView},
     warning::{Warning, WarningCode},
@@ -20,6 +22,7 @@ use chopmark_api::{
 use chopmark_domain::{
     Services,
     access::Caller,
+    explore::{BlockFacts, BlockPage, BlockRecord, Hit},
     id::{IdKind, Issued, ResourceKey},
     lookup::{CheckpointFacts, Found, NetworkFacts, PublicRecord},
     notarize::BatchAnswer,
@@ -27,7 +30,12 @@ use chopmark_domain::{
     read::{CaseRecord, Committed, EvidenceFacts, EvidenceRecord, OperationRecord},
     record::OperationState,
 };
-use ledger_core::{digests::Digests, hash::Hash32, operation::OperationType};
+use ledger_core::{
+    digests::{Algorithm as LedgerAlgorithm, Digests},
+    hash::Hash32,
+    operation::OperationType,
+    outcome::{Outcome as LedgerOutcome, Verdict},
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -254,19 +262,102 @@ pub(crate) fn found(algorithm: Algorithm, digest: ApiHash, found: Found) -> Outc
     Ok(VerifyView { algorithm, digest, records, next_cursor, statement, tree_size: complete_to.0 })
 }
 
-fn record(record: PublicRecord) -> Outcome<VerifyRecord> {
+/// One record, as anybody may read it.
+pub(crate) fn record(record: PublicRecord) -> Outcome<VerifyRecord> {
     let PublicRecord { index, entry, entry_id, block, checkpoint } = record;
     let at = |what: &str| format!("/v1/entries/{}/{what}", index.0);
-    let text = String::from_utf8(entry).ok();
-    let entry = text.and_then(|text| RawValue::from_string(text).ok());
     Ok(VerifyRecord {
         entry_id: api_hash(&entry_id),
         index: index.0,
-        block: block_view(&block),
-        entry: entry.ok_or_else(|| Problem::from(ProblemCode::StoredDataDamaged))?,
+        block: block.as_ref().map(block_view),
+        entry: raw(entry)?,
         checkpoint: checkpoint_view(checkpoint),
         links: VerifyLinks { receipt: at("receipt"), entry: at("entry"), proof: at("proof") },
     })
+}
+
+/// Canonical JSON of the ledger, byte for byte.
+fn raw(json: Vec<u8>) -> Outcome<Box<RawValue>> {
+    let text = String::from_utf8(json).ok();
+    let value = text.and_then(|text| RawValue::from_string(text).ok());
+    value.ok_or_else(|| ProblemCode::StoredDataDamaged.into())
+}
+
+/// One page of blocks.
+pub(crate) fn block_page(page: BlockPage) -> Page<BlockSummary> {
+    Page { items: page.blocks.iter().map(block_summary).collect(), next_cursor: page.next_cursor }
+}
+
+fn block_summary(facts: &BlockFacts) -> BlockSummary {
+    BlockSummary {
+        height: facts.height,
+        hash: api_hash(&facts.hash),
+        time: Timestamp::from_unix_ms(facts.time),
+        tree_size: facts.tree_size,
+        entries: facts.entries as u64,
+        operations: (facts.committed + facts.rejected) as u64,
+        committed: facts.committed as u64,
+        rejected: facts.rejected as u64,
+    }
+}
+
+/// One block.
+pub(crate) fn block(record: BlockRecord) -> Outcome<BlockDetail> {
+    let BlockRecord { facts, header, certificate, outcomes } = record;
+    let BlockSummary { height, hash, time, tree_size, entries, operations, committed, rejected } =
+        block_summary(&facts);
+    Ok(BlockDetail {
+        height,
+        hash,
+        time,
+        tree_size,
+        entries,
+        operations,
+        committed,
+        rejected,
+        members: api_hash(&header.members),
+        header: raw(header.encode())?,
+        certificate: raw(certificate.encode())?,
+        outcomes: outcomes.iter().map(outcome_view).collect(),
+    })
+}
+
+fn outcome_view(outcome: &LedgerOutcome) -> OutcomeView {
+    let (op, request) = (api_hash(&outcome.op), api_hash(&outcome.request));
+    match outcome.verdict {
+        Verdict::Committed { index, entry } => {
+            let (index, entry_id) = (Some(index), Some(api_hash(&entry)));
+            OutcomeView { op, request, state: ApiState::Committed, index, entry_id, code: None }
+        }
+        Verdict::Rejected(code) => {
+            let code = Some(code.as_str().to_owned());
+            OutcomeView { op, request, state: ApiState::Rejected, index: None, entry_id: None, code }
+        }
+    }
+}
+
+/// What a search found.
+pub(crate) fn search(query: String, hits: Vec<Hit>) -> SearchView {
+    SearchView { query, hits: hits.into_iter().map(search_hit).collect() }
+}
+
+fn search_hit(hit: Hit) -> SearchHit {
+    let of = |kind: HitKind, href: String| {
+        let (height, index, algorithm, digest, name) = (None, None, None, None, None);
+        SearchHit { kind, height, index, algorithm, digest, name, href }
+    };
+    match hit {
+        Hit::Block(height) => SearchHit { height: Some(height), ..of(HitKind::Block, format!("/v1/blocks/{height}")) },
+        Hit::Entry(index) => {
+            SearchHit { index: Some(index.0), ..of(HitKind::Entry, format!("/v1/entries/{}", index.0)) }
+        }
+        Hit::Digest(algorithm, digest) => SearchHit {
+            algorithm: Some(api_algorithm(algorithm)),
+            digest: Some(api_hash(&digest)),
+            ..of(HitKind::Digest, format!("/v1/verify/{}/{digest}", algorithm.as_str()))
+        },
+        Hit::Member(domain) => SearchHit { name: Some(domain), ..of(HitKind::Member, "/v1/network".to_owned()) },
+    }
 }
 
 /// The network.
@@ -277,6 +368,8 @@ pub(crate) fn network(facts: NetworkFacts) -> NetworkView {
         cosigner_key: member.cosigner_key,
         statement_key: member.statement_key,
     });
+    let policies = facts.policies.iter();
+    let policies = policies.map(|(first_size, sha256)| PolicyRef { first_size: *first_size, sha256: api_hash(sha256) });
     NetworkView {
         network: facts.network,
         chain_id: api_hash(&facts.chain),
@@ -287,12 +380,21 @@ pub(crate) fn network(facts: NetworkFacts) -> NetworkView {
         members: members.collect(),
         quorum: u32::try_from(facts.quorum).unwrap_or(u32::MAX),
         policy_sha256: api_hash(&facts.policy_sha256),
+        policies: policies.collect(),
         links: NetworkLinks { checkpoint: "/log/checkpoint".to_owned(), policy: "/log/policy".to_owned() },
     }
 }
 
 fn api_hash(hash: &Hash32) -> ApiHash {
     ApiHash::from_bytes(hash.0)
+}
+
+const fn api_algorithm(algorithm: LedgerAlgorithm) -> Algorithm {
+    match algorithm {
+        LedgerAlgorithm::Sha256 => Algorithm::Sha256,
+        LedgerAlgorithm::Sha3_256 => Algorithm::Sha3_256,
+        LedgerAlgorithm::Sm3 => Algorithm::Sm3,
+    }
 }
 
 fn api_digests(digests: &Digests) -> ApiDigests {

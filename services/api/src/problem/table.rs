@@ -444,6 +444,16 @@ problem_codes! {
     detail "No checkpoint with a quorum of cosignatures covers what was asked for.", "还没有得到法定多数共同签名、且覆盖所请求内容的检查点。";
     fix "Ask again in a second; when it lasts, look at /health/ready.", "请一秒后再查；若持续如此，请查看 /health/ready。";
 
+    BlockNotFound "block_not_found" 404 Retry::AtWill;
+    title "No such block", "没有这个区块";
+    detail "No block of this height was decided under a checkpoint with a quorum of cosignatures.", "没有该高度、且已被法定多数共同签名的检查点覆盖的区块。";
+    fix "Read the newest height at /v1/network; decided blocks begin with 1.", "请从 /v1/network 读取最新高度；已确定的区块从 1 开始。";
+
+    PolicyNotFound "policy_not_found" 404 Retry::AtWill;
+    title "No such policy file", "没有这个策略文件";
+    detail "No policy file begins with this tree size.", "没有从该树大小开始生效的策略文件。";
+    fix "Take first_size from the policies at /v1/network.", "请从 /v1/network 的 policies 中取 first_size。";
+
     TileNotFound "tile_not_found" 404 Retry::Never;
     title "No such tile", "没有这个分片";
     detail "The path is not that of a tile or entry bundle inside the current tree.", "该路径不是当前树内的分片或条目包。";

@@ -1,10 +1,17 @@
 //! The log, as C2SP tlog-tiles says.
 
 use actix_web::{HttpRequest, HttpResponse};
-use chopmark_api::{Problem, ProblemCode};
-use ledger_core::tile::{TILE_WIDTH, TilePath};
+use chopmark_api::{
+    Problem, ProblemCode,
+    lang::Text,
+    problem::{Arg, Fault},
+};
+use ledger_core::{
+    checkpoint::decimal_u63,
+    tile::{TILE_WIDTH, TilePath},
+};
 
-use super::answer::{IMMUTABLE, text};
+use super::answer::{IMMUTABLE, malformed, text};
 use crate::{
     auth::{LogReader, shared},
     body::no_query,
@@ -33,6 +40,25 @@ pub(crate) async fn policy(req: HttpRequest, _reader: LogReader) -> Outcome<Http
     let policy = shared(&req)?.ledger.policy().await?;
     Ok(text("text/plain; charset=utf-8", "no-cache", policy))
 }
+
+/// A trust policy of the network, by the tree size from which it holds
+///
+/// `policies` at `/v1/network` lists them.
+#[utoipa::path(
+    get, path = "/log/policies/{first_size}", operation_id = "read_policy_from", tag = "log",
+    params(("first_size" = u64, Path, description = "The first tree size that it is for.")),
+    responses((status = 200, description = "The policy.", body = String, content_type = "text/plain; charset=utf-8")),
+)]
+pub(crate) async fn policy_from(req: HttpRequest, _reader: LogReader) -> Outcome<HttpResponse> {
+    no_query(&req)?;
+    let size = req.match_info().get("first_size").and_then(decimal_u63);
+    let fault = || Fault::new(ProblemCode::IdMalformed).with("expected", Arg::Words(TREE_SIZE));
+    let size = size.ok_or_else(|| malformed("first_size", fault()))?;
+    let policy = shared(&req)?.ledger.policy_from(size).await?;
+    Ok(text("text/plain; charset=utf-8", IMMUTABLE, policy))
+}
+
+const TREE_SIZE: Text = Text::new("a tree size in plain digits", "直接用数字书写的树大小");
 
 /// A tile or an entry bundle
 ///

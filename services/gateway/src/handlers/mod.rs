@@ -2,6 +2,7 @@
 
 pub(crate) mod cases;
 pub(crate) mod evidence;
+pub(crate) mod explore;
 pub(crate) mod files;
 pub(crate) mod health;
 pub(crate) mod log;

@@ -482,6 +482,29 @@ fn public(table: &mut Table) {
     for what in ["receipt", "entry", "proof"] {
         add(format!("/v1/entries/1000000/{what}"), 404, "checkpoint_not_found", At::Whole);
     }
+    add("/v1/blocks?x=1".to_owned(), 400, "query_parameter_unknown", At::Parameter("x"));
+    add("/v1/blocks?cursor=zzzz".to_owned(), 400, "cursor_invalid", At::Parameter("cursor"));
+    add("/v1/blocks?limit=201".to_owned(), 400, "limit_out_of_range", At::Parameter("limit"));
+    for bad in ["007", "-1", "abc", DIGEST] {
+        add(format!("/v1/blocks/{bad}"), 400, "id_malformed", At::Parameter("height"));
+    }
+    for unknown in ["0", "1000000"] {
+        add(format!("/v1/blocks/{unknown}"), 404, "block_not_found", At::Whole);
+    }
+    for bad in ["007", "-1", "abc", &DIGEST[1..], &DIGEST.to_uppercase()] {
+        add(format!("/v1/entries/{bad}"), 400, "id_malformed", At::Parameter("id"));
+    }
+    for unknown in ["1000000", DIGEST] {
+        add(format!("/v1/entries/{unknown}"), 404, "checkpoint_not_found", At::Whole);
+    }
+    add("/v1/entries/2?x=1".to_owned(), 400, "query_parameter_unknown", At::Parameter("x"));
+    for bad in ["", "?q", "?q=", "?q=%ff", &format!("?q={}", "a".repeat(254))] {
+        add(format!("/v1/search{bad}"), 400, "query_parameter_invalid", At::Parameter("q"));
+    }
+    add("/v1/search?q=1&q=2".to_owned(), 400, "query_parameter_repeated", At::Parameter("q"));
+    add("/v1/search?q=1&limit=2".to_owned(), 400, "query_parameter_unknown", At::Parameter("limit"));
+    add("/log/policies/abc".to_owned(), 400, "id_malformed", At::Parameter("first_size"));
+    add("/log/policies/2".to_owned(), 404, "policy_not_found", At::Whole);
     let path = At::Parameter("path");
     for bad in [
         "0/000.p/256",
@@ -535,6 +558,8 @@ fn methods(table: &mut Table, fixture: &Fixture) {
         ("DELETE", "/v1/cases/x"),
         ("POST", "/v1/operations/x"),
         ("POST", "/v1/network"),
+        ("POST", "/v1/blocks"),
+        ("DELETE", "/v1/entries/2"),
         ("GET", "/v1/verify/batch"),
         ("POST", "/log/checkpoint"),
         ("PUT", "/log/tile/0/000"),
@@ -620,7 +645,10 @@ fn template(path: &str) -> String {
         ["", "v1", kind @ ("evidence" | "operations" | "cases"), _] => format!("/v1/{kind}/{{id}}"),
         ["", "v1", kind @ ("evidence" | "cases"), _, what] => format!("/v1/{kind}/{{id}}/{what}"),
         ["", "v1", "verify", _, _] => "/v1/verify/{algorithm}/{digest}".to_owned(),
+        ["", "v1", "blocks", _] => "/v1/blocks/{height}".to_owned(),
+        ["", "v1", "entries", _] => "/v1/entries/{id}".to_owned(),
         ["", "v1", "entries", _, what] => format!("/v1/entries/{{index}}/{what}"),
+        ["", "log", "policies", _] => "/log/policies/{first_size}".to_owned(),
         ["", "log", "tile", ..] => "/log/tile/{path}".to_owned(),
         ["", "errors", _] => "/errors/{code}".to_owned(),
         _ => path.to_owned(),

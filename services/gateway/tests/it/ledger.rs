@@ -1,6 +1,7 @@
 //! A ledger of one member in memory: real entries, a real tree, real signatures, no storage.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -11,17 +12,25 @@ use chopmark_domain::ports::{
 };
 use ledger_core::{
     SigningKey,
+    batch::{Batch, Submission, batch_hash},
+    block::{Block, Header},
     checkpoint::Checkpoint,
     digests::{Algorithm, Digests},
+    entry::entry_id,
     hash::{Hash32, tagged},
     member::{Member, MemberSet},
     merkle::{LeafIndex, TreeSize, inclusion_proof, leaf_hash, root_at},
     note::{KeyType, Note, VerifierKey, cosign, sign},
+    operation::{Operation, SignedOperation, V1},
+    outcome::{Outcome, Verdict, outcomes_root},
     policy_file::PolicyFile,
     receipt::Receipt,
     tile::{TILE_HEIGHT, TileKind, TilePath, encode_hashes, hashes_at, push_entry},
+    vote::Certificate,
 };
 use parking_lot::Mutex;
+
+use crate::world::CHAIN;
 
 pub(crate) const ORIGIN: &str = "sandbox.chopmark.example/log";
 const DOMAIN: &str = "operator.example";
@@ -41,6 +50,8 @@ struct State {
     entries: Vec<Vec<u8>>,
     leaves: Vec<Hash32>,
     blocks: Vec<(BlockRef, u64)>,
+    /// From height 1 on.
+    decided: Vec<LedgerBlock>,
     checkpoints: Vec<(u64, Hash32, String)>,
 }
 
@@ -92,14 +103,23 @@ impl MemoryLedger {
 
     /// One block with these entries, under a checkpoint of its own.
     pub(crate) fn append(&self, entries: Vec<Vec<u8>>, time: u64) -> BlockRef {
+        self.decide(entries, Vec::new(), time)
+    }
+
+    /// The same, with operations and what came of each.
+    pub(crate) fn decide(&self, entries: Vec<Vec<u8>>, operations: Vec<(Vec<u8>, Verdict)>, time: u64) -> BlockRef {
         let mut state = self.state.lock();
         state.leaves.extend(entries.iter().map(|entry| leaf_hash(entry)));
-        state.entries.extend(entries);
+        state.entries.extend(entries.iter().cloned());
         let height = state.blocks.len() as u64;
-        let block = BlockRef { height, time, hash: tagged("test/block", &[&height.to_be_bytes()]) };
         let size = TreeSize(state.leaves.len() as u64);
-        state.blocks.push((block.clone(), size.0));
         let root = root_at(size, &state.leaves[..]).unwrap();
+        let decided = block_of_operations((height, time), size, root, operations);
+        let block = BlockRef { height, time, hash: decided.header.hash() };
+        state.blocks.push((block.clone(), size.0));
+        if height > 0 {
+            state.decided.push(LedgerBlock { block: decided, entries });
+        }
         let text = Checkpoint { origin: ORIGIN.to_owned(), size, root }.text();
         let signatures = vec![
             sign(ORIGIN, &self.log, &text).unwrap(),
@@ -133,6 +153,41 @@ impl MemoryLedger {
     }
 }
 
+/// A block that holds together, decided by nobody.
+fn block_of_operations(
+    (height, time): (u64, u64),
+    size: TreeSize,
+    root: Hash32,
+    operations: Vec<(Vec<u8>, Verdict)>,
+) -> Block {
+    let outcome = |(bytes, verdict): &(Vec<u8>, Verdict)| {
+        let common = Operation::parse(bytes).unwrap().common();
+        Outcome { op: common.op, request: common.request, verdict: *verdict }
+    };
+    let outcomes: Vec<Outcome> = operations.iter().map(outcome).collect();
+    let verdicts = outcomes.iter().map(|outcome| outcome.verdict).collect();
+    let signed = operations.into_iter().map(|(bytes, _)| SignedOperation::unsigned(bytes)).collect();
+    let batch = Batch { submissions: vec![Submission::sign(&CHAIN, &key(4), signed)] }.encode();
+    let members = tagged("test/members", &[]);
+    let header = Header {
+        batch: batch_hash(&batch),
+        chain: CHAIN,
+        changes: Hash32::ZERO,
+        height,
+        members,
+        next_members: members,
+        outcomes: outcomes_root(&outcomes),
+        previous: Hash32::ZERO,
+        root,
+        state: None,
+        time,
+        tree_size: size.0,
+        v: V1,
+    };
+    let certificate = Certificate::new(height, 0, header.hash(), &[]);
+    Block { header, batch, verdicts, certificate }
+}
+
 #[async_trait]
 impl LedgerReader for MemoryLedger {
     async fn status(&self) -> PortResult<LedgerStatus> {
@@ -143,13 +198,17 @@ impl LedgerReader for MemoryLedger {
         Ok(LedgerStatus { height, checkpoint_height: height, size: TreeSize(size), root, checkpoint })
     }
 
-    async fn blocks(&self, _: u64, _: usize) -> PortResult<Vec<LedgerBlock>> {
-        unimplemented!("the gateway follows no blocks")
+    async fn blocks(&self, from: u64, max: usize) -> PortResult<Vec<LedgerBlock>> {
+        self.check()?;
+        let before = usize::try_from(from.max(1) - 1).unwrap();
+        Ok(self.state.lock().decided.iter().skip(before).take(max).cloned().collect())
     }
 
     async fn block_of(&self, index: LeafIndex) -> PortResult<Option<BlockRef>> {
         self.check()?;
-        Ok(self.state.lock().blocks.iter().find(|(_, size)| *size > index.0).map(|(block, _)| block.clone()))
+        let state = self.state.lock();
+        let found = state.blocks.iter().find(|(_, size)| *size > index.0);
+        Ok(found.filter(|(block, _)| block.height > 0).map(|(block, _)| block.clone()))
     }
 
     async fn entry(&self, index: LeafIndex) -> PortResult<Option<Vec<u8>>> {
@@ -183,6 +242,12 @@ impl LedgerReader for MemoryLedger {
         indexes.retain(|index| *index >= from);
         indexes.truncate(max);
         Ok(DigestHits { indexes, complete_to: TreeSize(self.size()) })
+    }
+
+    async fn find_entry(&self, id: &Hash32) -> PortResult<Option<LeafIndex>> {
+        self.check()?;
+        let found = self.state.lock().entries.iter().position(|entry| entry_id(entry) == *id);
+        Ok(found.map(|index| LeafIndex(index as u64)))
     }
 
     async fn not_found_statement(&self, algorithm: Algorithm, digest: &Hash32) -> PortResult<String> {
@@ -221,6 +286,11 @@ impl LedgerReader for MemoryLedger {
     async fn policy(&self) -> PortResult<String> {
         self.check()?;
         Ok(self.policy.clone())
+    }
+
+    async fn policies(&self) -> PortResult<BTreeMap<u64, String>> {
+        self.check()?;
+        Ok(BTreeMap::from([(1, self.policy.clone())]))
     }
 
     fn origin(&self) -> String {

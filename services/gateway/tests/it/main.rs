@@ -7,6 +7,7 @@ mod cases;
 mod client;
 mod doubles;
 mod evidence;
+mod explore;
 mod files;
 mod idempotency;
 mod ledger;

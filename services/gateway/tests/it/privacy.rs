@@ -117,6 +117,9 @@ async fn canaries_stay_in() {
     for what in ["entry", "receipt", "proof"] {
         answers.push(world.send(Req::get(&format!("/v1/entries/2/{what}"))).await);
     }
+    for path in ["blocks", "blocks/1", "entries/2", &format!("search?q={DIGEST}"), "network"] {
+        answers.push(world.send(Req::get(&format!("/v1/{path}"))).await);
+    }
     answers.push(world.send(Req::get("/log/tile/entries/000.p/103")).await);
     let shown = |answer: &crate::client::Res| {
         let text = answer.text();

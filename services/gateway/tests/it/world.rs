@@ -24,7 +24,7 @@ use ledger_core::{
     entry::{self, Link, entry_id},
     hash::Hash32,
     operation::{Operation, operation_hash},
-    outcome::RejectionCode,
+    outcome::{RejectionCode, Verdict},
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -155,7 +155,7 @@ impl World {
             messages[from..].to_vec()
         };
         let time = SystemClock.now_ms();
-        let (mut entries, mut links, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut entries, mut links, mut ended, mut decided) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (start, height) = (self.ledger.size(), 0);
         for message in messages {
             let operation = Operation::parse(&message.operation).unwrap();
@@ -167,14 +167,16 @@ impl World {
                 continue;
             }
             let index = start + entries.len() as u64;
-            let state = if let Some(code) = self.reject.lock().take() {
-                OperationState::Rejected(RejectedAt { code, height, time })
+            let (state, verdict) = if let Some(code) = self.reject.lock().take() {
+                (OperationState::Rejected(RejectedAt { code, height, time }), Verdict::Rejected(code))
             } else {
                 let entry = self.entry(&operation, index, time, &mut links);
                 let entry_id = entry_id(&entry);
                 entries.push(entry);
-                OperationState::Committed(CommittedAt { index, entry: entry_id, height, time })
+                let state = OperationState::Committed(CommittedAt { index, entry: entry_id, height, time });
+                (state, Verdict::Committed { index, entry: entry_id })
             };
+            decided.push((message.operation.clone(), verdict));
             ended.push(ProjectedOperation {
                 key: ResourceKey::of(&message.op, 0),
                 op: message.op,
@@ -185,7 +187,7 @@ impl World {
                 state,
             });
         }
-        let block = self.ledger.append(entries, time);
+        let block = self.ledger.decide(entries, decided, time);
         let projected = ProjectedBlock {
             network: "sandbox".to_owned(),
             height: block.height,

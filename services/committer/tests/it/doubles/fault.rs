@@ -1,6 +1,7 @@
 //! Faults at the n-th port call of one process: a kill, or an error, before or after the effect.
 
 use std::{
+    collections::BTreeMap,
     future::{Future, pending},
     sync::{
         Arc,
@@ -190,6 +191,10 @@ impl<P: LedgerReader> LedgerReader for Faulty<Arc<P>> {
         self.port.policy().await
     }
 
+    async fn policies(&self) -> PortResult<BTreeMap<u64, String>> {
+        self.port.policies().await
+    }
+
     async fn statement_keys(&self) -> PortResult<Vec<String>> {
         self.port.statement_keys().await
     }
@@ -214,6 +219,10 @@ impl<P: LedgerReader> LedgerReader for Faulty<Arc<P>> {
         max: usize,
     ) -> PortResult<DigestHits> {
         self.port.find_digest(algorithm, digest, from, max).await
+    }
+
+    async fn find_entry(&self, id: &Hash32) -> PortResult<Option<LeafIndex>> {
+        self.port.find_entry(id).await
     }
 
     async fn not_found_statement(&self, algorithm: Algorithm, digest: &Hash32) -> PortResult<String> {

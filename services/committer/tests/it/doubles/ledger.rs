@@ -433,6 +433,10 @@ impl LedgerReader for Ledger {
         absent()
     }
 
+    async fn policies(&self) -> PortResult<BTreeMap<u64, String>> {
+        absent()
+    }
+
     async fn statement_keys(&self) -> PortResult<Vec<String>> {
         absent()
     }
@@ -450,6 +454,10 @@ impl LedgerReader for Ledger {
     }
 
     async fn find_digest(&self, _: Algorithm, _: &Hash32, _: LeafIndex, _: usize) -> PortResult<DigestHits> {
+        absent()
+    }
+
+    async fn find_entry(&self, _: &Hash32) -> PortResult<Option<LeafIndex>> {
         absent()
     }
 

@@ -1,6 +1,6 @@
 //! A node that shows something else than the ledger behind it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chopmark_domain::ports::{
@@ -94,6 +94,10 @@ impl LedgerReader for Lying {
         self.ledger.policy().await
     }
 
+    async fn policies(&self) -> PortResult<BTreeMap<u64, String>> {
+        self.ledger.policies().await
+    }
+
     async fn statement_keys(&self) -> PortResult<Vec<String>> {
         self.ledger.statement_keys().await
     }
@@ -118,6 +122,10 @@ impl LedgerReader for Lying {
         max: usize,
     ) -> PortResult<DigestHits> {
         self.ledger.find_digest(algorithm, digest, from, max).await
+    }
+
+    async fn find_entry(&self, id: &Hash32) -> PortResult<Option<LeafIndex>> {
+        self.ledger.find_entry(id).await
     }
 
     async fn not_found_statement(&self, algorithm: Algorithm, digest: &Hash32) -> PortResult<String> {
