@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
-use chopmark_tests::{Dev, sha256, verify, verify_sh, verify_v2};
+use chopmark_tests::{Dev, repository, sha256, verify, verify_sh, verify_v2};
 use serde_json::Value;
 
 async fn read(dev: &Dev, url: &str) -> Vec<u8> {
@@ -38,6 +38,45 @@ fn three_verdicts(file: &Path, entry: &Path, receipt: &Path, policy: &Path) {
     assert!(cosigners(&line) >= 3, "{line}");
     assert_eq!(verify_sh(file, entry, receipt, policy).unwrap(), (line.clone(), 0));
     assert_eq!(verify_v2(file, entry, receipt, policy).unwrap(), (line, 0));
+}
+
+fn check_certificate(block: &Path, members: &Path) -> (String, i32) {
+    let script = repository().join("tests/certificate/check.py");
+    let output = Command::new("python3").arg(script).arg(block).arg(members).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (said.trim().to_owned(), output.status.code().unwrap())
+}
+
+/// A stranger checks every decision with a hundred lines of Python, and one changed digit is noticed.
+async fn certificates_hold(dev: &Dev, folder: &Path) {
+    let (block, members) = (folder.join("block.json"), folder.join("members.json"));
+    fs::write(&members, read(dev, &format!("{}/v1/entries/0/entry", dev.base)).await).unwrap();
+    for (_, url) in &dev.nodes {
+        for height in 1..=2 {
+            let bytes = served(dev, &format!("{url}/v1/blocks/{height}")).await;
+            fs::write(&block, &bytes).unwrap();
+            let (said, code) = check_certificate(&block, &members);
+            assert!(said.starts_with(&format!("VALID height={height} validators=")) && code == 0, "{said}");
+            let sound: Value = serde_json::from_slice(&bytes).unwrap();
+            for (pointer, verdict) in [
+                ("/certificate/signatures/0/signature", "INVALID check=signature"),
+                ("/header/root", "INVALID check=header"),
+                ("/header/members", "INVALID check=members"),
+            ] {
+                let mut changed = sound.clone();
+                let text = changed.pointer(pointer).unwrap().as_str().unwrap();
+                let digit = if text.starts_with('0') { "1" } else { "0" };
+                let text = format!("{digit}{}", &text[1..]);
+                *changed.pointer_mut(pointer).unwrap() = text.into();
+                fs::write(&block, changed.to_string()).unwrap();
+                assert_eq!(check_certificate(&block, &members), (verdict.to_owned(), 1), "{pointer}");
+            }
+            let mut fewer = sound.clone();
+            fewer["certificate"]["signatures"].as_array_mut().unwrap().truncate(2);
+            fs::write(&block, fewer.to_string()).unwrap();
+            assert_eq!(check_certificate(&block, &members), ("INCOMPLETE missing=quorum".to_owned(), 1));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,6 +118,8 @@ async fn every_members_receipt_holds_under_every_members_policy() {
         assert_eq!(private.status().as_u16(), expected, "{member}");
     }
 
+    certificates_hold(&dev, folder.path()).await;
+
     dev.kill();
     let dev = Dev::start_members(&data, 4).await.unwrap();
     let again = dev.notarize("order-1", b"the contract").await.unwrap();
@@ -87,7 +128,7 @@ async fn every_members_receipt_holds_under_every_members_policy() {
     assert_eq!(next.body["state"], "committed", "{}", next.body);
     dev.stop().unwrap();
     for (guard, node) in [("data.guard", "data"), ("data.guard.court.localhost", "data/members/court.localhost")] {
-        let mut command = std::process::Command::new(chopmark_tests::binary());
+        let mut command = Command::new(chopmark_tests::binary());
         let guard = folder.path().join(guard);
         let (code, text) = chopmark_tests::fsck_by(&mut command, &folder.path().join(node), guard.as_os_str()).unwrap();
         assert_eq!(code, 0, "{text}");

@@ -84,8 +84,10 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let submitter = keys::load(&place.keys(), "submitter")?;
     let ledger = Arc::new(EmbeddedLedger::new(handles.clone(), submitter)?);
     let store = Arc::new(SqliteStore::open(&format!("sqlite:{}", place.database().display())).await?);
-    // The tenant is in the database before the ledger has a block.
-    if node.height() > 0 && store.tenant(NETWORK, TENANT).await?.is_none() {
+    wait_for_quorum(&node).await?;
+    // The tenant is in the database before the ledger has an entry of anybody.
+    let born = ledger_core::entry::genesis_entries(node.genesis()).len() as u64;
+    if node.published()?.size.0 > born && store.tenant(NETWORK, TENANT).await?.is_none() {
         bail!(
             "{} is empty, and the ledger is not: restore the database from a backup. It held the secret of the \
              tenant, without which a repeated request would be notarized twice, and the private part of every record",
@@ -100,7 +102,6 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     // All members of an embedded network are this process, so all of them approve.
     let governance = members.iter().map(|member| keys::load(&member.keys, "governance"));
     let governance = governance.collect::<Result<Vec<_>, _>>()?;
-    wait_for_quorum(&node).await?;
     // The database first: once the ledger has a block, a database without tenant is a lost one.
     tenants::insert(store.as_ref(), &kek, random.as_ref(), TENANT, NETWORK, system::now_ms()).await?;
     tenants::register(ledger.as_ref(), &governance, TENANT).await?;
