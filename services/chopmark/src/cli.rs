@@ -139,6 +139,7 @@ pub(crate) struct NodeArgs {
 pub(crate) enum NetworkCommand {
     Init(NetworkInitArgs),
     Status(NetworkStatusArgs),
+    Evidence(NetworkEvidenceArgs),
 }
 
 /// Makes a new network: a folder for every member, with its keys
@@ -168,9 +169,30 @@ pub(crate) struct NetworkInitArgs {
     pub(crate) live: bool,
 }
 
+/// Shows the equivocations that this node has seen: two histories signed by one key
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Shows the equivocations that this node has seen, one JSON document a line: a member's key signed \
+                  two votes, two proposals or two roots where it may sign one. Message and signature of both are in \
+                  it, so that anybody can check them with Ed25519 alone.",
+    after_long_help = "\
+Example:
+  chopmark network evidence --data /srv/ledger/court.example
+
+Exit status: 0 none; 1 there are some, or they could not be read."
+)]
+pub(crate) struct NetworkEvidenceArgs {
+    /// The folder of this member
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+}
+
 /// Shows every member's node: height, size, last cosignature, warnings
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
+Example:
+  chopmark network status --data /srv/ledger/court.example
+
 Exit status: 0 all well; 1 with warnings.")]
 pub(crate) struct NetworkStatusArgs {
     /// The folder of this member

@@ -189,8 +189,12 @@ async fn open_nodes(place: &Place, members: &[MemberPlace], ip: IpAddr) -> anyho
     drop(reserved);
     let peers: Vec<Peer> = addresses
         .iter()
-        .zip(&keys)
-        .map(|(address, keys)| Peer { address: *address, network_key: keys.network_key() })
+        .zip(members.iter().zip(&keys))
+        .map(|(address, (member, keys))| Peer {
+            domain: member.domain.to_owned(),
+            address: *address,
+            network_key: keys.network_key(),
+        })
         .collect();
     let mut nodes = Vec::with_capacity(members.len());
     for ((member, keys), listen) in members.iter().zip(keys).zip(addresses) {

@@ -86,7 +86,7 @@ impl MemberFolder {
 
 impl PeerSection {
     pub(crate) fn peer(&self) -> Peer {
-        Peer { address: self.address, network_key: self.network_key }
+        Peer { domain: self.domain.clone(), address: self.address, network_key: self.network_key }
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use chopmark_node::keys::{self, NodeKeys};
+use chopmark_node::{
+    Layout, equivocations,
+    keys::{self, NodeKeys},
+};
 use ledger_core::{
     Hash32,
     genesis::{Genesis, Network},
@@ -21,7 +24,7 @@ use ledger_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{NetworkCommand, NetworkInitArgs, NetworkStatusArgs},
+    cli::{NetworkCommand, NetworkEvidenceArgs, NetworkInitArgs, NetworkStatusArgs},
     member::{MemberFolder, NodeFile, NodeSection, PeerSection, private_folder},
     output::{Out, Usage, plain, shown},
     secrets, system,
@@ -34,6 +37,7 @@ pub(crate) async fn run(command: NetworkCommand, out: &mut Out) -> anyhow::Resul
     match command {
         NetworkCommand::Init(args) => init(&args, out).map(|()| ExitCode::SUCCESS),
         NetworkCommand::Status(args) => status(&args, out).await,
+        NetworkCommand::Evidence(args) => evidence(&args, out),
     }
 }
 
@@ -140,6 +144,20 @@ fn init(args: &NetworkInitArgs, out: &mut Out) -> anyhow::Result<()> {
     writeln!(out, "Run each one:  chopmark node --data {}/DOMAIN", shown(&args.folder))?;
     out.flush()?;
     Ok(())
+}
+
+/// Every equivocation that the node has kept, as it is in the file.
+fn evidence(args: &NetworkEvidenceArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
+    let layout = Layout(MemberFolder(args.data.clone()).node());
+    if !layout.genesis().exists() {
+        bail!("{} is no member's folder: there is no node/genesis.json in it", shown(&args.data));
+    }
+    let found = equivocations::read(&layout.equivocations())?;
+    for one in &found {
+        writeln!(out, "{}", serde_json::to_string(one)?)?;
+    }
+    out.flush()?;
+    Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// What `/internal/v1/status` of a node says.

@@ -15,8 +15,8 @@ use ledger_core::{
     block::{HEADER_BYTES_MAX, Header},
     codec::{DecodeError, Reader, Writer},
     equivocation::Equivocation,
-    member::MemberSet,
-    vote::{Certificate, VoteType},
+    member::{Member, MemberSet},
+    vote::{Certificate, VoteType, address},
 };
 
 use tokio::sync::Notify;
@@ -77,6 +77,28 @@ pub struct Slot {
     pub valid_round: Option<u32>,
     /// Address of who proposed it first.
     pub proposer: [u8; 20],
+}
+
+/// Whose turn a round is: members in turn, the next one at every height and at every round.
+#[must_use]
+pub fn proposer(members: &MemberSet, height: u64, round: u32) -> Option<&Member> {
+    let turn = height.wrapping_add(u64::from(round)) % members.len() as u64;
+    members.iter().nth(usize::try_from(turn).ok()?)
+}
+
+impl Slot {
+    /// Whether an honest node streams this: a proposer's own value in its round, or in its round a
+    /// value that was locked in an earlier one.
+    #[must_use]
+    pub fn is_sound(&self, members: &MemberSet) -> bool {
+        let turn_of = |round| proposer(members, self.height, round).map(|member| address(&member.validator_key));
+        match self.valid_round {
+            None => turn_of(self.round) == Some(self.proposer),
+            Some(locked) => {
+                locked < self.round && [turn_of(locked), turn_of(self.round)].contains(&Some(self.proposer))
+            }
+        }
+    }
 }
 
 /// A proposal that was judged.

@@ -9,10 +9,11 @@ mod context;
 mod streams;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     path::PathBuf,
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -54,21 +55,30 @@ use self::{
     context::{Address, Checker, Engine, GuardedSigner, Height, Part, Signature, Validators, Value},
     streams::Streams,
 };
-use crate::{Application, Consensus, EngineError, Failure, Heard, Judged, PROPOSAL_BYTES_MAX, Slot};
+use crate::{Application, Consensus, EngineError, Failure, Heard, Judged, PROPOSAL_BYTES_MAX, Slot, proposer};
 
 /// A block at least this often, so that a node that lost a wake-up follows, and a dead network is
 /// seen. Empty blocks do not grow the log of entries.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// While nothing is decided and there is something to decide on, peers are told again this often.
 const WAKE_INTERVAL: Duration = Duration::from_millis(300);
+/// While this node has nothing to decide on, others do not make it start a height sooner than this
+/// after the last one: a peer that calls all the time must not make blocks without end.
+const CALLED_INTERVAL: Duration = Duration::from_millis(250);
+/// Rounds ahead of the one under way for which proposals are taken.
+const ROUNDS_AHEAD: u32 = 10;
+/// Whole proposals taken for one round: as many as the engine keeps of an equivocating proposer.
+const PROPOSALS_OF_ROUND_MAX: usize = 2;
 /// Proposals of the height after the next one, which came early.
-const EARLY_MAX: usize = 4;
+const EARLY_MAX: usize = 16;
 /// How long the engine has to end before its runtime is dropped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Another member's node, as this one finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
+    /// The member.
+    pub domain: String,
     /// Where it listens for members.
     pub address: SocketAddr,
     /// Public half of its network key: whoever answers there has to own it.
@@ -224,7 +234,7 @@ impl Consensus for Malachite {
             let votes = application.may_vote();
             let (channels, handle) = engine.block_on(self.start(application, votes))?;
             let stopper = handle.actor.clone();
-            let mut driver = Driver::new(application, channels, votes)?;
+            let mut driver = Driver::new(application, channels, votes, self.publishers())?;
             let ended = local.block_on(driver.drive(handle));
             let stop = async { timeout(STOP_TIMEOUT, stopper.stop_and_wait(None, None)).await };
             let _stopped_or_late = engine.block_on(stop);
@@ -238,6 +248,11 @@ impl Consensus for Malachite {
 }
 
 impl Malachite {
+    /// Which member a publisher is.
+    fn publishers(&self) -> HashMap<Vec<u8>, String> {
+        self.network.peers.iter().map(|peer| (peer_id(&peer.network_key), peer.domain.clone())).collect()
+    }
+
     async fn start(
         &self,
         application: &dyn Application,
@@ -286,6 +301,16 @@ struct Driver<'a> {
     application: &'a mut dyn Application,
     channels: Channels<Engine>,
     votes: bool,
+    /// Domains by peer id.
+    publishers: HashMap<Vec<u8>, String>,
+    /// Validators of the height under way.
+    members: Arc<MemberSet>,
+    /// The round under way.
+    round: u32,
+    /// Between `Decided` and `Finalized`, which brings the height's equivocations.
+    finalizing: bool,
+    /// Whole proposals that came, by height and round.
+    taken: BTreeMap<(u64, u32), usize>,
     started: Instant,
     streams: Streams,
     /// Whole proposals of the height after the one under way.
@@ -300,13 +325,24 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(application: &'a mut dyn Application, channels: Channels<Engine>, votes: bool) -> Result<Self, Failure> {
+    fn new(
+        application: &'a mut dyn Application,
+        channels: Channels<Engine>,
+        votes: bool,
+        publishers: HashMap<Vec<u8>, String>,
+    ) -> Result<Self, Failure> {
         let mut random = [0; 16];
         getrandom::fill(&mut random)?;
+        let members = application.members();
         Ok(Self {
             application,
             channels,
             votes,
+            publishers,
+            members,
+            round: 0,
+            finalizing: false,
+            taken: BTreeMap::new(),
             started: Instant::now(),
             streams: Streams::default(),
             early: VecDeque::new(),
@@ -327,7 +363,7 @@ impl<'a> Driver<'a> {
             let deadline = self.application.tick(self.started.elapsed())?;
             self.publish_outbox().await?;
             let wakes_at = self.wake_again().await?;
-            if self.resting.is_none() && self.votes != self.application.may_vote() {
+            if self.resting.is_none() && !self.finalizing && self.votes != self.application.may_vote() {
                 return Ok(Ended::OtherRole);
             }
             let rests_until = self.resting.as_ref().map(|resting| resting.until);
@@ -354,7 +390,8 @@ impl<'a> Driver<'a> {
         if self.application.is_stopping() {
             return Ok(Ended::Stopped);
         }
-        if self.votes != self.application.may_vote() {
+        // Alone there is nobody to follow.
+        if self.votes != self.application.may_vote() && self.application.members().len() > 1 {
             return Ok(Ended::OtherRole);
         }
         Err(engine("it stopped; the log above says why"))
@@ -362,6 +399,7 @@ impl<'a> Driver<'a> {
 
     fn start_next(&mut self) {
         if let Some(resting) = self.resting.take() {
+            self.members = self.application.members();
             let next = Next::Start(Height(self.application.height()), parameters(self.application));
             // An engine that does not wait for it has ended.
             let _ended = resting.reply.send(next);
@@ -463,11 +501,13 @@ impl<'a> Driver<'a> {
                 let _ended = reply.send(value);
             }
             AppMsg::Decided { certificate, reply, .. } => {
+                self.finalizing = true;
                 self.application.decide(ours(&certificate))?;
                 self.quiet_since = Instant::now();
                 let _ended = reply.send(());
             }
             AppMsg::Finalized { certificate, evidence, reply, .. } => {
+                self.finalizing = false;
                 self.keep_evidence(&evidence)?;
                 if self.application.height() <= certificate.height.0 {
                     return Err(engine(format!("height {} was decided and not taken over", certificate.height.0)));
@@ -491,7 +531,11 @@ impl<'a> Driver<'a> {
                 let judged = self.application.judge(slot, &value_bytes, false)?;
                 self.behind |= judged.is_some();
                 let outcome = match judged {
-                    Some(judged) => SyncedValueOutcome::Verdict(proposed(&judged)),
+                    Some(judged) if judged.valid => SyncedValueOutcome::Verdict(proposed(&judged)),
+                    Some(judged) => {
+                        tracing::error!(height = height.0, value = %judged.value, "a synced block does not execute here");
+                        SyncedValueOutcome::PeerFault
+                    }
                     None if height.0 == self.application.height() => SyncedValueOutcome::PeerFault,
                     None => SyncedValueOutcome::LocalTransientError,
                 };
@@ -510,7 +554,9 @@ impl<'a> Driver<'a> {
     /// What is known for a round: kept over a restart, or come before the height started.
     fn started_round(&mut self, height: u64, round: u32) -> Result<Vec<ProposedValue<Engine>>, Failure> {
         let mut values: Vec<_> = self.application.kept(round)?.iter().map(proposed).collect();
+        self.round = round;
         if round == 0 {
+            self.taken.retain(|(taken, _), _| *taken >= height);
             self.early.retain(|(slot, _)| slot.height >= height);
         }
         let mut at = 0;
@@ -536,15 +582,18 @@ impl<'a> Driver<'a> {
     ) -> Result<Option<ProposedValue<Engine>>, Failure> {
         if let StreamContent::Data(Part::Message(bytes)) = &part.content {
             if let Heard::Wake(height) = self.application.message(bytes)?
-                && height == self.application.height()
+                && height >= self.application.height()
             {
-                self.start_next();
+                self.called();
             }
             return Ok(None);
         }
         let Some((slot, bytes)) = self.streams.take(publisher, part) else { return Ok(None) };
         let next = self.application.height();
-        if slot.height < next || slot.height > next + 1 {
+        if slot.height > next + 1 {
+            self.called();
+        }
+        if slot.height < next || slot.height > next + 1 || !self.may_publish(publisher, &slot) {
             return Ok(None);
         }
         if slot.height == next && self.resting.is_none() {
@@ -560,7 +609,38 @@ impl<'a> Driver<'a> {
         Ok(None)
     }
 
-    /// Others have started the next height already.
+    /// Whether the round is the publisher's turn, and near, and not used up: what nobody honest
+    /// streams costs nothing but its bytes.
+    fn may_publish(&mut self, publisher: PeerId, slot: &Slot) -> bool {
+        let members = self.application.members();
+        let turn = proposer(&members, slot.height, slot.round).map(|member| &member.domain);
+        let own = slot.proposer == address(&self.application.signer().public());
+        let round = if slot.height == self.application.height() && self.resting.is_none() { self.round } else { 0 };
+        let sound = turn.is_some()
+            && self.publishers.get(&publisher.to_bytes()) == turn
+            && slot.is_sound(&members)
+            && (slot.valid_round.is_some() || !own)
+            && slot.round <= round.saturating_add(ROUNDS_AHEAD);
+        let taken = self.taken.entry((slot.height, slot.round)).or_default();
+        *taken += usize::from(sound);
+        let sound = sound && *taken <= PROPOSALS_OF_ROUND_MAX;
+        if !sound {
+            metrics::counter!("chopmark_node_streams_refused_total").increment(1);
+        }
+        sound
+    }
+
+    /// A peer says that there is something to decide on.
+    fn called(&mut self) {
+        let soonest = self.quiet_since + CALLED_INTERVAL;
+        if soonest <= Instant::now() {
+            self.start_next();
+        } else if let Some(resting) = &mut self.resting {
+            resting.until = resting.until.min(soonest);
+        }
+    }
+
+    /// Others have started the next height already, with something to decide on.
     fn start_if_early(&mut self) {
         let next = self.application.height();
         if self.resting.is_some() && self.early.iter().any(|(slot, _)| slot.height == next) {
@@ -584,7 +664,7 @@ impl<'a> Driver<'a> {
     }
 
     fn keep_evidence(&mut self, evidence: &MisbehaviorEvidence<Engine>) -> Result<(), Failure> {
-        let (chain, members) = (self.application.signer().chain(), self.application.members());
+        let (chain, members) = (self.application.signer().chain(), Arc::clone(&self.members));
         let mut found = Vec::new();
         for (address, pairs) in evidence.votes.iter() {
             for (first, second) in pairs {

@@ -53,6 +53,7 @@ impl Open {
 }
 
 struct HeardLine {
+    key: Hash32,
     size: TreeSize,
     text: String,
     line: SignatureLine,
@@ -70,10 +71,13 @@ impl Cosigning {
     /// Takes over a checkpoint that this node just signed.
     pub(crate) fn signed(&mut self, mut open: Open) {
         let text = open.checkpoint.text();
-        for (name, lines) in &self.heard {
-            let same = lines.iter().find(|heard| heard.size == open.checkpoint.size && heard.text == text);
-            if let Some(heard) = same.filter(|_| open.members.iter().any(|member| member.cosigner_name() == *name)) {
-                open.cosignatures.insert(name.clone(), heard.line.clone());
+        for member in open.members.iter() {
+            let name = member.cosigner_name();
+            let same = |heard: &&HeardLine| {
+                heard.size == open.checkpoint.size && heard.text == text && heard.key == member.cosigner_key
+            };
+            if let Some(heard) = self.heard.get(&name).and_then(|lines| lines.iter().find(same)) {
+                open.cosignatures.insert(name, heard.line.clone());
             }
         }
         self.open.insert(open.checkpoint.size, open);
@@ -89,10 +93,11 @@ impl Cosigning {
         }
     }
 
-    /// Takes in the cosignatures of a note that verify. Returns what contradicts an earlier
+    /// Takes in the cosignatures of a note about the log `origin` that verify. Returns what contradicts an earlier
     /// signature of the same member.
-    pub(crate) fn heard(&mut self, note: &Note, members: &MemberSet) -> Vec<Equivocation> {
-        let Ok(checkpoint) = Checkpoint::parse(&note.text) else { return Vec::new() };
+    pub(crate) fn heard(&mut self, note: &Note, origin: &str, members: &MemberSet) -> Vec<Equivocation> {
+        let checkpoint = Checkpoint::parse(&note.text).ok().filter(|checkpoint| checkpoint.origin == origin);
+        let Some(checkpoint) = checkpoint else { return Vec::new() };
         members.iter().filter_map(|member| self.heard_of(member, note, &checkpoint)).collect()
     }
 
@@ -102,7 +107,9 @@ impl Cosigning {
         // One that does not verify says nothing about anybody.
         key.verify(&note.text, &line.payload).ok()??;
         let lines = self.heard.entry(key.name().to_owned()).or_default();
-        if let Some(known) = lines.iter().find(|known| known.size == checkpoint.size) {
+        if let Some(known) =
+            lines.iter().find(|known| known.size == checkpoint.size && known.key == member.cosigner_key)
+        {
             return (known.text != note.text).then(|| Equivocation {
                 first: signed_message(&known.text, &known.line),
                 height: checkpoint.size.0,
@@ -113,7 +120,12 @@ impl Cosigning {
                 v: V1,
             });
         }
-        lines.push_back(HeardLine { size: checkpoint.size, text: note.text.clone(), line: line.clone() });
+        lines.push_back(HeardLine {
+            key: member.cosigner_key,
+            size: checkpoint.size,
+            text: note.text.clone(),
+            line: line.clone(),
+        });
         while lines.len() > HEARD_MAX {
             lines.pop_front();
         }

@@ -1,8 +1,9 @@
 //! The equivocations that a node has seen, kept for good.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write as _,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -13,8 +14,8 @@ use ledger_core::{
 
 use crate::NodeError;
 
-/// Beyond this the file is full: a member that signs everything twice must not fill the disk.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Kept of one key: more proves nothing more, and must not fill the disk.
+const OF_KEY_MAX: usize = 100;
 
 /// The file of a node's equivocations, one JSON document on each line.
 #[derive(Debug)]
@@ -32,23 +33,27 @@ impl EquivocationFile {
     /// Keeps what is new.
     pub(crate) fn add(&mut self, found: &Equivocation) -> Result<(), NodeError> {
         let key = (found.kind, found.height, found.key);
-        if self.known.contains(&key) {
+        let of_member = self.known.iter().filter(|(_, _, known)| *known == found.key).count();
+        if self.known.contains(&key) || of_member >= OF_KEY_MAX {
             return Ok(());
         }
+        self.known.push(key);
         tracing::error!(member = found.member, kind = ?found.kind, height = found.height, "a member signed two histories");
         metrics::counter!("chopmark_node_equivocations_total", "member" => found.member.clone()).increment(1);
-        let failed = |what| NodeError::io(what, &self.path);
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(&self.path).map_err(failed("open equivocations"))?;
-        if file.metadata().map_err(failed("read equivocations"))?.len() > FILE_BYTES_MAX {
-            return Ok(());
-        }
         let line = serde_json::to_string(found).map_err(|error| NodeError::Damaged(error.to_string()))?;
-        file.write_all(format!("{line}\n").as_bytes())
-            .and_then(|()| file.sync_data())
-            .map_err(failed("write equivocations"))?;
-        self.known.push(key);
-        Ok(())
+        let write = || {
+            let mut file = OpenOptions::new().create(true).read(true).append(true).open(&self.path)?;
+            // A line that a crash tore is closed, so that it spoils nothing but itself.
+            let mut last = [b'\n'];
+            if let Some(end) = file.metadata()?.len().checked_sub(1) {
+                file.read_exact_at(&mut last, end)?;
+            }
+            let begin = if last == [b'\n'] { "" } else { "\n" };
+            file.write_all(format!("{begin}{line}\n").as_bytes())?;
+            file.sync_all()?;
+            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        write().map_err(NodeError::io("write equivocations", &self.path))
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use chopmark_consensus::{Failure, VoteSigner};
@@ -344,6 +347,18 @@ pub(crate) struct GuardedSigner {
     pub(crate) guard: Arc<Mutex<Guard>>,
     pub(crate) chain: Hash32,
     pub(crate) key: SigningKey,
+    /// Raised where the guard refuses: the node then follows past that height.
+    pub(crate) silent_up_to: Arc<AtomicU64>,
+}
+
+impl GuardedSigner {
+    fn remember(&self, height: u64, round: u32, step: Step, value: Option<Hash32>) -> Result<(), NodeError> {
+        let remembered = self.guard.lock().vote(height, round, step, value);
+        if let Err(NodeError::Guard { .. }) = &remembered {
+            self.silent_up_to.fetch_max(height, Ordering::Relaxed);
+        }
+        remembered
+    }
 }
 
 impl VoteSigner for GuardedSigner {
@@ -360,14 +375,14 @@ impl VoteSigner for GuardedSigner {
             VoteType::Prevote => Step::Prevote,
             VoteType::Precommit => Step::Precommit,
         };
-        self.guard.lock().vote(height, round, step, value)?;
+        self.remember(height, round, step, value)?;
         // Durable before this line: the promise.
         let message = vote_message(&self.chain, kind, height, round, value.as_ref(), &address(&self.public()));
         Ok(self.key.sign(&message).to_bytes())
     }
 
     fn proposal(&self, height: u64, round: u32, valid_round: Option<u32>, value: Hash32) -> Result<[u8; 64], Failure> {
-        self.guard.lock().vote(height, round, Step::Proposal, Some(value))?;
+        self.remember(height, round, Step::Proposal, Some(value))?;
         let address = address(&self.public());
         let message = proposal_message(&self.chain, height, round, valid_round, &value, &address);
         Ok(self.key.sign(&message).to_bytes())

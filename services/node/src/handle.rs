@@ -21,7 +21,7 @@ use ledger_core::{
     merkle::{LeafIndex, TreeSize, inclusion_proof, leaf_hash, node_hash, verify_inclusion},
     policy_file::PolicyFile,
     receipt::Receipt,
-    state::Changes,
+    state::{Changes, OperationRecord, operation_record},
     tile::{TILE_HEIGHT, TileKind, TilePath, decode_bundle, decode_hashes, perfect_root},
     verify::SignedCheckpoint,
 };
@@ -387,10 +387,16 @@ impl NodeHandle {
         let admitted = tokio::task::spawn_blocking(move || check_submission(&shared, submission)).await;
         let (submission, ops) = admitted.map_err(|_| SubmitError::Stopped("checking it failed".to_owned()))??;
         let (reply, outcome) = oneshot::channel();
+        let asked = ops.clone();
         self.0.pool.push(Waiting { submission, ops, reply }).map_err(|error| match error {
             PoolError::Full => SubmitError::Full,
             PoolError::Closed => self.stopped(),
         })?;
+        // In the pool now: what was decided before, by whomever, is answered from the state; what is
+        // decided from here on finds it there.
+        let shared = Arc::clone(&self.0);
+        let known = tokio::task::spawn_blocking(move || answer_known(&shared, &asked)).await;
+        known.map_err(|_| SubmitError::Stopped("looking it up failed".to_owned()))?;
         outcome.await.map_err(|_| self.stopped())
     }
 
@@ -685,6 +691,19 @@ impl NodeHandle {
         }
         result
     }
+}
+
+/// Tells the pool of operations that have an outcome already.
+fn answer_known(shared: &Shared, ops: &[Hash32]) {
+    let known = ops.iter().filter_map(|op| match operation_record(&shared.state, op) {
+        Ok(record) => record.map(|OperationRecord { request, result, .. }| (*op, Submitted { request, result })),
+        Err(error) => {
+            tracing::error!(%error, "the outcome of an operation cannot be read");
+            None
+        }
+    });
+    let known: Vec<_> = known.collect();
+    shared.pool.ended(known.into_iter());
 }
 
 fn check_submission(shared: &Shared, submission: Submission) -> Result<(Submission, Vec<Hash32>), SubmitError> {

@@ -14,14 +14,17 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use chopmark_consensus::{Application, Failure, Heard, Judged, Proposal, Slot, VoteSigner};
 use ledger_core::{
     Hash32,
-    batch::{BATCH_BYTES_MAX, Batch, Submission},
+    batch::{BATCH_BYTES_MAX, Batch, Submission, batch_hash},
     block::{Block, STATE_DIGEST_INTERVAL},
     checkpoint::Checkpoint,
     codec::{Reader, Writer},
@@ -44,7 +47,7 @@ use crate::{
     derive::Work,
     derived::index_keys,
     equivocations::EquivocationFile,
-    guard::{Guard, GuardedSigner},
+    guard::{Guard, GuardedSigner, Step},
     handle::{CheckpointRecord, CommittedBlock, Published, Shared},
     keys::NodeKeys,
     pool::Ended,
@@ -57,8 +60,7 @@ pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
 const CLOCK_SKEW_MAX_MS: u64 = 2_000;
 /// Submissions taken for one batch: leaves room for what a batch adds.
 const CUT_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
-/// Proposals kept for one height. More rounds than that fail only while the network is down, and
-/// a lying proposer gets one for each round that is its turn.
+/// Proposals kept in memory for one height; those of the oldest rounds make room.
 const KEPT_MAX: usize = 16;
 
 /// Broadcasts between nodes.
@@ -91,6 +93,9 @@ pub(crate) struct Ledger {
     rested_since: Duration,
     outbox: Vec<Vec<u8>>,
     helped_at: Duration,
+    /// Up to this height the node follows without a vote, because it may have voted there in a way
+    /// that its data do not show.
+    silent_up_to: Arc<AtomicU64>,
 }
 
 impl Ledger {
@@ -103,6 +108,10 @@ impl Ledger {
     ) -> Result<Self, NodeError> {
         let in_force = Arc::new(ledger_core::state::members(&shared.state)?);
         let pending = read_json(&shared.state, key::PENDING_MEMBERS)?;
+        let promise = *files.guard.lock().promise();
+        // An older copy lacks the engine's log of its last votes too.
+        let older = promise.decided > parent.height || promise.height > parent.height + 1;
+        let silent_up_to = Arc::new(AtomicU64::new(if older { promise.height } else { 0 }));
         Ok(Self {
             shared,
             keys,
@@ -116,6 +125,7 @@ impl Ledger {
             rested_since: Duration::ZERO,
             outbox: Vec::new(),
             helped_at: Duration::ZERO,
+            silent_up_to,
         })
     }
 
@@ -227,6 +237,13 @@ impl Ledger {
     fn publish_complete(&mut self) -> Result<(), NodeError> {
         let Some(open) = self.cosigning.take_complete() else { return Ok(()) };
         let record = CheckpointRecord { height: open.height, note: open.note() };
+        // What is published is checked as a stranger would: under the policy of its size.
+        let trust = self.shared.trust_at(open.checkpoint.size)?;
+        let signatures = record.signed()?.check_signatures(&trust.policy);
+        if let Err(verdict) = signatures.and_then(|signatures| signatures.check_quorum(&trust.policy)) {
+            tracing::error!(%verdict, size = open.checkpoint.size.0, "a checkpoint is not published");
+            return Ok(());
+        }
         let number = self.files.checkpoint_log.append(&[&record.encode()])?;
         let Checkpoint { size, root, .. } = open.checkpoint;
         self.shared.recent.write().insert_checkpoint(size, number);
@@ -267,7 +284,7 @@ impl Ledger {
     fn heard_checkpoint(&mut self, text: &str) -> Result<(), NodeError> {
         let Ok(note) = Note::parse(text) else { return Ok(()) };
         let members = Arc::clone(&self.in_force);
-        for found in self.cosigning.heard(&note, &members) {
+        for found in self.cosigning.heard(&note, &self.shared.genesis.origin, &members) {
             self.files.equivocations.add(&found)?;
         }
         self.publish_complete()?;
@@ -314,6 +331,7 @@ impl Application for Ledger {
             guard: Arc::clone(&self.files.guard),
             chain: self.shared.chain,
             key: self.keys.validator.clone(),
+            silent_up_to: Arc::clone(&self.silent_up_to),
         })
     }
 
@@ -331,14 +349,15 @@ impl Application for Ledger {
         self.next_members().iter().any(|member| member.validator_key.0 == own)
             && promise.decided < self.height()
             && promise.height <= self.height()
+            && self.silent_up_to.load(Ordering::Relaxed) < self.height()
     }
 
     fn wants_block(&self) -> bool {
-        !self.shared.pool.is_empty() || self.pending.is_some()
+        (!self.shared.pool.is_empty() || self.pending.is_some()) && self.may_vote()
     }
 
     fn propose(&mut self, round: u32, proposer: [u8; 20]) -> Result<(Judged, Vec<u8>), Failure> {
-        let own = |kept: &Kept| kept.slot.round == round && kept.slot.proposer == proposer;
+        let own = |kept: &Kept| kept.own && kept.slot.round == round && kept.slot.proposer == proposer;
         if let Some((value, kept)) = self.files.proposals.iter().find(|(_, kept)| own(kept)) {
             return Ok((Judged { slot: kept.slot, value: *value, valid: true }, kept.bytes.clone()));
         }
@@ -353,7 +372,7 @@ impl Application for Ledger {
         let proposal = Proposal { header: executed.header.clone(), batch };
         let (value, bytes) = (proposal.header.hash(), proposal.encode());
         let slot = Slot { height: self.height(), round, valid_round: None, proposer };
-        self.files.proposals.keep(value, Kept { slot, bytes: bytes.clone(), executed: Some(executed) })?;
+        self.files.proposals.keep(value, Kept { slot, bytes: bytes.clone(), own: true, executed: Some(executed) })?;
         Ok((Judged { slot, value, valid: true }, bytes))
     }
 
@@ -366,16 +385,23 @@ impl Application for Ledger {
         if self.files.proposals.get(&value).is_some_and(|kept| kept.bytes == bytes) {
             return Ok(Some(self.judged(slot, value, true)));
         }
-        let latest = (self.shared.clock)().max(self.parent.time) + CLOCK_SKEW_MAX_MS;
-        if fresh && slot.valid_round.is_none() && proposal.header.time > latest {
+        if batch_hash(&proposal.batch) != proposal.header.batch {
+            // Says nothing about the value: its true batch may be on the way.
+            return Ok(None);
+        }
+        // Never relative to the parent alone: one liar would take the next step from the last one.
+        let latest = ((self.shared.clock)() + CLOCK_SKEW_MAX_MS).max(self.parent.time);
+        if fresh && proposal.header.time > latest {
             tracing::warn!(height = slot.height, time = proposal.header.time, "a proposal is ahead of the clock");
             return Ok(Some(self.judged(slot, value, false)));
         }
-        if fresh && self.files.proposals.iter().count() >= KEPT_MAX {
+        if fresh && !slot.is_sound(&self.next_members()) {
             return Ok(None);
         }
         let Some(executed) = self.execute(&proposal)? else { return Ok(Some(self.judged(slot, value, false))) };
-        let kept = Kept { slot, bytes: bytes.to_vec(), executed: Some(executed) };
+        let locked = self.files.guard.lock().promise().votes[Step::Precommit as usize].flatten();
+        self.files.proposals.make_room(KEPT_MAX, locked.as_ref());
+        let kept = Kept { slot, bytes: bytes.to_vec(), own: false, executed: Some(executed) };
         self.files.proposals.keep(value, kept)?;
         Ok(Some(self.judged(slot, value, true)))
     }

@@ -20,6 +20,8 @@ const SEGMENT_BYTES: u64 = 16 << 20;
 pub(crate) struct Kept {
     pub(crate) slot: Slot,
     pub(crate) bytes: Vec<u8>,
+    /// Whether this node proposed it: never taken from what a peer says.
+    pub(crate) own: bool,
     /// What its execution gave; made again after a restart.
     pub(crate) executed: Option<Executed>,
 }
@@ -58,6 +60,16 @@ impl Proposals {
         Ok(())
     }
 
+    /// Lets go of the oldest rounds' until there is room for one more; never of what this node has
+    /// proposed, nor of what it precommitted.
+    pub(crate) fn make_room(&mut self, max: usize, locked: Option<&Hash32>) {
+        while self.kept.len() >= max {
+            let loose = self.kept.iter().filter(|(value, kept)| !kept.own && locked != Some(*value));
+            let Some(oldest) = loose.min_by_key(|(_, kept)| kept.slot.round).map(|(value, _)| *value) else { return };
+            self.kept.remove(&oldest);
+        }
+    }
+
     pub(crate) fn get(&self, value: &Hash32) -> Option<&Kept> {
         self.kept.get(value)
     }
@@ -82,7 +94,7 @@ fn encode(value: &Hash32, kept: &Kept) -> Vec<u8> {
     let mut writer = Writer::new();
     writer.u8(1).fixed(&value.0).u64(height).u32(round);
     writer.u8(u8::from(valid_round.is_some())).u32(valid_round.unwrap_or_default()).fixed(&proposer);
-    writer.bytes(&kept.bytes);
+    writer.u8(u8::from(kept.own)).bytes(&kept.bytes);
     writer.finish()
 }
 
@@ -95,7 +107,8 @@ fn decode(bytes: &[u8]) -> Result<(Hash32, Kept), DecodeError> {
     let (height, round) = (reader.u64()?, reader.u32()?);
     let (locked, valid_round) = (reader.u8()?, reader.u32()?);
     let slot = Slot { height, round, valid_round: (locked == 1).then_some(valid_round), proposer: reader.array()? };
-    let kept = Kept { slot, bytes: reader.bytes(PROPOSAL_BYTES_MAX)?.to_vec(), executed: None };
+    let own = reader.u8()? == 1;
+    let kept = Kept { slot, bytes: reader.bytes(PROPOSAL_BYTES_MAX)?.to_vec(), own, executed: None };
     reader.end()?;
     Ok((value, kept))
 }

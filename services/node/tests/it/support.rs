@@ -149,6 +149,7 @@ impl Consortium {
             .iter()
             .zip(&members)
             .map(|(listener, place)| Peer {
+                domain: place.domain.clone(),
                 address: listener.local_addr().unwrap(),
                 network_key: NodeKeys::load(&place.folder.path().join("keys")).unwrap().network_key(),
             })
