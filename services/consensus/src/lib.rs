@@ -206,3 +206,75 @@ pub trait Consensus {
     /// Drives `application` until it stops or fails.
     fn run(&mut self, application: &mut dyn Application) -> Result<(), Failure>;
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+
+    fn members(count: u8) -> MemberSet {
+        let key = |number: u8, which: u8| {
+            let seed = [number * 10 + which; 32];
+            Hash32(SigningKey::from_bytes(&seed).verifying_key().to_bytes())
+        };
+        let member = |number: u8| Member {
+            cosigner_key: key(number, 0),
+            domain: format!("member{number}.test"),
+            governance_key: key(number, 1),
+            log_key: key(number, 2),
+            submitter_keys: vec![key(number, 3)],
+            validator_key: key(number, 4),
+        };
+        MemberSet::new((1..=count).map(member).collect()).expect("a member set")
+    }
+
+    #[test]
+    fn turns_go_round_by_height_and_round() {
+        let members = members(4);
+        let turn = |height, round| proposer(&members, height, round).map(|member| member.domain.clone());
+        assert_eq!(turn(0, 0).as_deref(), Some("member1.test"));
+        assert_eq!(turn(1, 0), turn(0, 1));
+        assert_eq!(turn(4, 0), turn(0, 0));
+        assert!(turn(u64::MAX, u32::MAX).is_some());
+    }
+
+    #[test]
+    fn a_slot_is_sound_only_in_its_proposers_turn() {
+        let members = members(4);
+        let of = |height, round| proposer(&members, height, round).map(|member| address(&member.validator_key));
+        let slot = |round, valid_round, proposer: Option<[u8; 20]>| Slot {
+            height: 7,
+            round,
+            valid_round,
+            proposer: proposer.expect("a proposer"),
+        };
+        assert!(slot(0, None, of(7, 0)).is_sound(&members));
+        assert!(!slot(0, None, of(7, 1)).is_sound(&members), "another member's turn");
+        assert!(slot(3, Some(1), of(7, 1)).is_sound(&members), "locked in the round of its proposer");
+        assert!(slot(3, Some(1), of(7, 3)).is_sound(&members));
+        assert!(!slot(3, Some(1), of(7, 2)).is_sound(&members));
+        assert!(!slot(3, Some(3), of(7, 3)).is_sound(&members), "locked in a round that is not over");
+        assert!(!slot(0, Some(u32::MAX), of(7, 0)).is_sound(&members));
+    }
+
+    #[test]
+    fn a_proposal_is_read_back_or_refused() {
+        let header = ledger_core::execute::execute_genesis(&ledger_core::genesis::Genesis {
+            members: members(1),
+            network: ledger_core::genesis::Network::Sandbox,
+            origin: "sandbox.test/log".to_owned(),
+            policy: ledger_core::policy::Policy::default(),
+            time: 1,
+            v: ledger_core::operation::V1,
+        })
+        .header;
+        let proposal = Proposal { header, batch: vec![0; 4] };
+        let bytes = proposal.encode();
+        assert_eq!(Proposal::decode(&bytes), Ok(proposal));
+        for len in 0..bytes.len() {
+            assert!(Proposal::decode(&bytes[..len]).is_err(), "{len} bytes");
+        }
+        assert!(Proposal::decode(&[&bytes[..], &[0]].concat()).is_err());
+    }
+}

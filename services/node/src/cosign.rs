@@ -167,3 +167,123 @@ fn signed_message(text: &str, line: &SignatureLine) -> SignedMessage {
     let message = ledger_core::note::cosigned_message(u64::from_be_bytes(*time), text);
     SignedMessage { message: hex::encode(message), signature: hex::encode(signature) }
 }
+
+#[cfg(test)]
+mod tests {
+    use ledger_core::{
+        SigningKey,
+        note::{cosign, sign},
+    };
+
+    use super::*;
+
+    const ORIGIN: &str = "sandbox.test/log";
+
+    fn secret(number: u8, which: u8) -> SigningKey {
+        SigningKey::from_bytes(&[number * 10 + which; 32])
+    }
+
+    /// `cosigner` says which of its keys each member cosigns with.
+    fn members(cosigner: [u8; 4]) -> Arc<MemberSet> {
+        let public = |number, which| Hash32(secret(number, which).verifying_key().to_bytes());
+        let member = |(number, cosigner): (u8, u8)| Member {
+            cosigner_key: public(number, cosigner),
+            domain: format!("member{number}.test"),
+            governance_key: public(number, 1),
+            log_key: public(number, 2),
+            submitter_keys: vec![public(number, 3)],
+            validator_key: public(number, 4),
+        };
+        Arc::new(MemberSet::new((1..=4).zip(cosigner).map(member).collect()).unwrap())
+    }
+
+    fn checkpoint(origin: &str, root: u8) -> Checkpoint {
+        Checkpoint { origin: origin.to_owned(), size: TreeSize(9), root: Hash32([root; 32]) }
+    }
+
+    fn line(number: u8, which: u8, checkpoint: &Checkpoint) -> SignatureLine {
+        cosign(&format!("member{number}.test/cosigner"), &secret(number, which), &checkpoint.text(), 5).unwrap()
+    }
+
+    fn note(number: u8, which: u8, checkpoint: &Checkpoint) -> Note {
+        Note { text: checkpoint.text(), signatures: vec![line(number, which, checkpoint)] }
+    }
+
+    fn signed_by_first(cosigning: &mut Cosigning, members: &Arc<MemberSet>) {
+        let checkpoint = checkpoint(ORIGIN, 7);
+        let log_line = sign(ORIGIN, &secret(1, 2), &checkpoint.text()).unwrap();
+        let own = line(1, 0, &checkpoint);
+        let cosignatures = BTreeMap::from([(own.name.clone(), own)]);
+        cosigning.signed(Open { checkpoint, height: 3, members: Arc::clone(members), log_line, cosignatures });
+    }
+
+    #[test]
+    fn a_quorum_completes_whatever_came_first() {
+        let (mut cosigning, members) = (Cosigning::default(), members([0; 4]));
+        assert!(cosigning.heard(&note(2, 0, &checkpoint(ORIGIN, 7)), ORIGIN, &members).is_empty());
+        signed_by_first(&mut cosigning, &members);
+        assert!(cosigning.take_complete().is_none(), "two of four");
+        // The same again counts once.
+        cosigning.heard(&note(2, 0, &checkpoint(ORIGIN, 7)), ORIGIN, &members);
+        assert!(cosigning.take_complete().is_none());
+        cosigning.heard(&note(4, 0, &checkpoint(ORIGIN, 7)), ORIGIN, &members);
+        let complete = cosigning.take_complete().unwrap();
+        assert_eq!(complete.cosignatures.len(), 3);
+        assert!(!cosigning.is_waiting());
+    }
+
+    #[test]
+    fn signatures_of_others_logs_roots_and_keys_do_not_count() {
+        let (mut cosigning, members) = (Cosigning::default(), members([0; 4]));
+        signed_by_first(&mut cosigning, &members);
+        cosigning.heard(&note(2, 0, &checkpoint("other.test/log", 7)), ORIGIN, &members);
+        cosigning.heard(&note(3, 0, &checkpoint(ORIGIN, 8)), ORIGIN, &members);
+        let mut forged = note(4, 0, &checkpoint(ORIGIN, 7));
+        forged.signatures[0].payload[20] ^= 1;
+        cosigning.heard(&forged, ORIGIN, &members);
+        cosigning.heard(&note(2, 5, &checkpoint(ORIGIN, 7)), ORIGIN, &members);
+        assert!(cosigning.take_complete().is_none());
+        // What did not count did not stand in the way of the real ones either.
+        cosigning.heard(&note(2, 0, &checkpoint(ORIGIN, 7)), ORIGIN, &members);
+        cosigning.heard(&note(4, 0, &checkpoint(ORIGIN, 7)), ORIGIN, &members);
+        assert!(cosigning.take_complete().is_some());
+    }
+
+    #[test]
+    fn a_replaced_key_does_not_count_for_the_new_set() {
+        let mut cosigning = Cosigning::default();
+        let (old, new) = (members([0; 4]), members([0, 5, 5, 0]));
+        cosigning.heard(&note(2, 0, &checkpoint(ORIGIN, 7)), ORIGIN, &old);
+        cosigning.heard(&note(3, 0, &checkpoint(ORIGIN, 7)), ORIGIN, &old);
+        signed_by_first(&mut cosigning, &new);
+        assert!(cosigning.take_complete().is_none(), "two lines by keys of before");
+        cosigning.heard(&note(2, 5, &checkpoint(ORIGIN, 7)), ORIGIN, &new);
+        cosigning.heard(&note(3, 5, &checkpoint(ORIGIN, 7)), ORIGIN, &new);
+        assert!(cosigning.take_complete().is_some());
+    }
+
+    #[test]
+    fn two_roots_for_one_size_are_an_equivocation() {
+        let (mut cosigning, members) = (Cosigning::default(), members([0; 4]));
+        assert!(cosigning.heard(&note(2, 0, &checkpoint(ORIGIN, 7)), ORIGIN, &members).is_empty());
+        let found = cosigning.heard(&note(2, 0, &checkpoint(ORIGIN, 8)), ORIGIN, &members);
+        let [found] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((found.kind, found.height, &*found.member), (EquivocationKind::Checkpoint, 9, "member2.test"));
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&found.key.0).unwrap();
+        for signed in [&found.first, &found.second] {
+            let signature = hex::decode(&signed.signature).unwrap();
+            let signature = ed25519_dalek::Signature::from_slice(&signature).unwrap();
+            key.verify_strict(&hex::decode(&signed.message).unwrap(), &signature).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_member_cannot_fill_the_memory() {
+        let (mut cosigning, members) = (Cosigning::default(), members([0; 4]));
+        for size in 10..1000 {
+            let checkpoint = Checkpoint { size: TreeSize(size), ..checkpoint(ORIGIN, 7) };
+            cosigning.heard(&note(2, 0, &checkpoint), ORIGIN, &members);
+        }
+        assert_eq!(cosigning.heard.values().map(VecDeque::len).sum::<usize>(), HEARD_MAX);
+    }
+}
