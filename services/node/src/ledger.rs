@@ -25,7 +25,7 @@ use chopmark_consensus::{Application, Failure, Heard, Judged, Proposal, Slot, Vo
 use ledger_core::{
     Hash32,
     batch::{BATCH_BYTES_MAX, Batch, Submission, batch_hash},
-    block::{Block, STATE_DIGEST_INTERVAL},
+    block::{Block, state_digest_height},
     checkpoint::Checkpoint,
     codec::{Reader, Writer},
     equivocation::Equivocation,
@@ -34,7 +34,7 @@ use ledger_core::{
     merkle::TreeSize,
     note::{Note, cosign, sign},
     outcome::{Outcome, Verdict},
-    state::{OperationRecord, PendingMembers, StateError, StateRead, key, operation_record, read_json},
+    state::{PendingMembers, StateError, StateRead, key, operation_record, read_json},
     vote::Certificate,
 };
 use parking_lot::Mutex;
@@ -135,19 +135,15 @@ impl Ledger {
         self.sign_newest()
     }
 
-    /// Leaves in the batch only what has no outcome yet and stands in it once. What has one is
-    /// reported to the pool.
-    fn cut(&self, state: &Memo<'_>, submissions: Vec<(Submission, Vec<Hash32>)>) -> Result<Batch, StateError> {
+    /// Leaves in the batch only what has no outcome yet and stands in it once. Whoever waits for what
+    /// has one is told elsewhere: when it was submitted, or when its block was decided.
+    fn cut(state: &Memo<'_>, submissions: Vec<(Submission, Vec<Hash32>)>) -> Result<Batch, StateError> {
         let mut seen = std::collections::HashSet::new();
-        let (mut cut, mut known) = (Vec::with_capacity(submissions.len()), Vec::new());
+        let mut cut = Vec::with_capacity(submissions.len());
         for (mut submission, ops) in submissions {
             let mut any = false;
             for (op, item) in ops.iter().zip(&mut submission.items) {
-                let record = operation_record(state, op)?;
-                if let Some(OperationRecord { request, result, .. }) = &record {
-                    known.push((*op, Ended { request: *request, result: *result }));
-                }
-                if record.is_some() || !seen.insert(*op) {
+                if !seen.insert(*op) || operation_record(state, op)?.is_some() {
                     omit(item);
                 } else {
                     any = true;
@@ -157,7 +153,6 @@ impl Ledger {
                 cut.push(submission);
             }
         }
-        self.shared.pool.ended(known.into_iter());
         Ok(Batch { submissions: cut })
     }
 
@@ -177,11 +172,8 @@ impl Ledger {
 
     /// What the header of the next height has to say about the state.
     fn state_digest(&self) -> Result<Option<Hash32>, NodeError> {
-        let height = self.parent.height + 1;
-        if !height.is_multiple_of(STATE_DIGEST_INTERVAL) || height < 2 * STATE_DIGEST_INTERVAL {
-            return Ok(None);
-        }
-        self.shared.state_digests.wait(&self.shared, height - STATE_DIGEST_INTERVAL).map(Some)
+        let digested = state_digest_height(self.height());
+        digested.map(|height| self.shared.state_digests.wait(&self.shared, height)).transpose()
     }
 
     /// Signs the newest block's size.
@@ -308,13 +300,6 @@ impl Ledger {
             None => Arc::clone(&self.in_force),
         }
     }
-
-    fn judged(&self, slot: Slot, value: Hash32, valid: bool) -> Judged {
-        if !valid {
-            metrics::counter!("chopmark_node_proposals_refused_total").increment(1);
-        }
-        Judged { slot, value, valid }
-    }
 }
 
 impl Application for Ledger {
@@ -366,7 +351,7 @@ impl Application for Ledger {
         // A submitter that lost its place meanwhile would spoil the whole batch.
         shared.pool.retain(|submission| members.is_submitter(&submission.key));
         let state = Memo::new(&shared);
-        let batch = self.cut(&state, shared.pool.first(CUT_BYTES_MAX))?.encode();
+        let batch = Self::cut(&state, shared.pool.first(CUT_BYTES_MAX))?.encode();
         let time = self.parent.time.max((shared.clock)());
         let executed = execute(&state, &self.parent, &shared.chain, &batch, time, self.state_digest()?)?;
         let proposal = Proposal { header: executed.header.clone(), batch };
@@ -383,7 +368,7 @@ impl Application for Ledger {
             return Ok(None);
         }
         if self.files.proposals.get(&value).is_some_and(|kept| kept.bytes == bytes) {
-            return Ok(Some(self.judged(slot, value, true)));
+            return Ok(Some(judged(slot, value, true)));
         }
         if batch_hash(&proposal.batch) != proposal.header.batch {
             // Says nothing about the value: its true batch may be on the way.
@@ -393,17 +378,17 @@ impl Application for Ledger {
         let latest = ((self.shared.clock)() + CLOCK_SKEW_MAX_MS).max(self.parent.time);
         if fresh && proposal.header.time > latest {
             tracing::warn!(height = slot.height, time = proposal.header.time, "a proposal is ahead of the clock");
-            return Ok(Some(self.judged(slot, value, false)));
+            return Ok(Some(judged(slot, value, false)));
         }
         if fresh && !slot.is_sound(&self.next_members()) {
             return Ok(None);
         }
-        let Some(executed) = self.execute(&proposal)? else { return Ok(Some(self.judged(slot, value, false))) };
+        let Some(executed) = self.execute(&proposal)? else { return Ok(Some(judged(slot, value, false))) };
         let locked = self.files.guard.lock().promise().votes[Step::Precommit as usize].flatten();
         self.files.proposals.make_room(KEPT_MAX, locked.as_ref());
         let kept = Kept { slot, bytes: bytes.to_vec(), own: false, executed: Some(executed) };
         self.files.proposals.keep(value, kept)?;
-        Ok(Some(self.judged(slot, value, true)))
+        Ok(Some(judged(slot, value, true)))
     }
 
     fn kept(&mut self, round: u32) -> Result<Vec<Judged>, Failure> {
@@ -514,6 +499,13 @@ impl Application for Ledger {
 fn is_due(previous_ms: u64, time_ms: u64) -> bool {
     let interval = u64::try_from(CHECKPOINT_INTERVAL.as_millis()).unwrap_or(u64::MAX);
     previous_ms / interval != time_ms / interval
+}
+
+fn judged(slot: Slot, value: Hash32, valid: bool) -> Judged {
+    if !valid {
+        metrics::counter!("chopmark_node_proposals_refused_total").increment(1);
+    }
+    Judged { slot, value, valid }
 }
 
 fn ended(outcome: &Outcome) -> (Hash32, Ended) {
