@@ -71,6 +71,8 @@ const ROUNDS_AHEAD: u32 = 10;
 const PROPOSALS_OF_ROUND_MAX: usize = 2;
 /// Proposals of the height after the next one, which came early.
 const EARLY_MAX: usize = 16;
+/// The engine's write-ahead log in its folder.
+const WAL: &str = "consensus.wal";
 /// How long the engine has to end before its runtime is dropped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -232,6 +234,7 @@ impl Consensus for Malachite {
             let engine =
                 runtime::Builder::new_multi_thread().worker_threads(2).thread_name("consensus").enable_all().build()?;
             let votes = application.may_vote();
+            self.wait_for_wal();
             let (channels, handle) = engine.block_on(self.start(application, votes))?;
             let stopper = handle.actor.clone();
             let mut driver = Driver::new(application, channels, votes, self.publishers())?;
@@ -248,6 +251,16 @@ impl Consensus for Malachite {
 }
 
 impl Malachite {
+    /// The engine's log is written by a thread that outlives its runtime a little: a new engine on it
+    /// would find it locked.
+    fn wait_for_wal(&self) {
+        let Ok(wal) = std::fs::File::open(self.wal.join(WAL)) else { return };
+        let give_up = Instant::now() + STOP_TIMEOUT;
+        while wal.try_lock().is_err() && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Which member a publisher is.
     fn publishers(&self) -> HashMap<Vec<u8>, String> {
         self.network.peers.iter().map(|peer| (peer_id(&peer.network_key), peer.domain.clone())).collect()
@@ -280,7 +293,7 @@ impl Malachite {
             ConsensusContext::new_full_node(address, checker)
         };
         EngineBuilder::new(Engine, settings)
-            .with_default_wal(WalContext::new(self.wal.join("consensus.wal"), Wire))
+            .with_default_wal(WalContext::new(self.wal.join(WAL), Wire))
             .with_default_network(NetworkContext::new(identity, Wire))
             .with_default_sync(SyncContext::new(Wire))
             .with_default_consensus(consensus)
