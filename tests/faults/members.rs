@@ -1,52 +1,16 @@
-//! Faults of a consortium: members killed, cut off, slow, restored from old copies, started twice.
-//! Real processes; the network between them goes through proxies of the test's own.
+//! Faults of a consortium: members killed, cut off, slow, restored from old copies, started twice,
+//! restarted one after the other. Real processes; the network between them goes through proxies of the test's own.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use chopmark_tests::{
+    binary, long,
+    members::{Load, Network},
+    seeded, tally,
 };
-
-use chopmark_tests::{binary, long, members::Network, seeded};
 use rand::{RngExt as _, seq::SliceRandom as _};
-
-/// Load that goes on over the faults; receipts are taken from all members in turn.
-struct Load {
-    stop: Arc<AtomicBool>,
-    next: Arc<AtomicU64>,
-}
-
-impl Load {
-    fn new() -> Self {
-        Self { stop: Arc::default(), next: Arc::default() }
-    }
-
-    async fn run(&self, network: &Network, workers: usize) {
-        let one = async || {
-            while !self.stop.load(Ordering::Relaxed) {
-                let number = self.next.fetch_add(1, Ordering::Relaxed);
-                // No answer within a minute is the fault that `check` will find.
-                let Ok(index) = network.notarize(number).await else { return };
-                if number.is_multiple_of(7) {
-                    let member = usize::try_from(number).unwrap() % network.members.len();
-                    network.take_receipt(member, number, index).await;
-                }
-            }
-        };
-        let mut all = Vec::new();
-        for _ in 0..workers {
-            all.push(one());
-        }
-        futures_util::future::join_all(all).await;
-    }
-}
 
 fn pause(random: &mut impl rand::Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(random.random_range(from..to))
@@ -59,17 +23,17 @@ async fn one_two_or_all_members_killed_under_load() {
     let rounds = if long() { 300 } else { 6 };
     let mut kills = 0;
     for _ in 0..rounds {
-        let load = Load::new();
+        let load = Load::default();
         let faults = async {
             tokio::time::sleep(pause(&mut random, 50, 800)).await;
-            load.stop.store(true, Ordering::Relaxed);
+            load.stop();
         };
         tokio::join!(load.run(&network, 4), faults);
         let mut members = [0, 1, 2, 3];
         members.shuffle(&mut random);
         let count = [1, 2, 4][random.random_range(0..3)];
         // In the middle of whatever the last requests left under way.
-        let (stop, busy) = (Load::new(), &members[..count]);
+        let (stop, busy) = (Load::default(), &members[..count]);
         let submitting = tokio::time::timeout(pause(&mut random, 1, 60), stop.run(&network, 4));
         let _cut_off = submitting.await;
         for member in busy {
@@ -117,8 +81,7 @@ async fn partitions_stall_and_heal_without_a_fork() {
 
     // Flapping, under load.
     let rounds = if long() { 60 } else { 6 };
-    let load = Load::new();
-    load.next.store(100, Ordering::Relaxed);
+    let load = Load::from(100);
     let flaps = async {
         for _ in 0..rounds {
             let mut members = [0, 1, 2, 3];
@@ -129,7 +92,7 @@ async fn partitions_stall_and_heal_without_a_fork() {
             network.heal();
             tokio::time::sleep(pause(&mut random, 100, 1500)).await;
         }
-        load.stop.store(true, Ordering::Relaxed);
+        load.stop();
     };
     tokio::join!(load.run(&network, 3), flaps);
     network.check().await.unwrap();
@@ -215,5 +178,87 @@ async fn strangers_and_doubles_are_kept_out() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["members"].as_array().unwrap().len(), 4, "{report}");
     assert!(report["members"].as_array().unwrap().iter().all(|member| member["reachable"] == true), "{report}");
+    network.stop_and_check_files().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jitter_stalls_resets_and_half_open_ways_under_load() {
+    let mut random = seeded("jitter_stalls_resets_and_half_open_ways_under_load");
+    let mut network = Network::start(4).await.unwrap();
+    let rounds = if long() { 400 } else { 10 };
+    let mut done = [0; 4];
+    let load = Load::default();
+    let faults = async {
+        for _ in 0..rounds {
+            let mut members = [0, 1, 2, 3];
+            members.shuffle(&mut random);
+            let [one, other, ..] = members;
+            let fault = random.random_range(0..done.len());
+            done[fault] += 1;
+            match fault {
+                0 => network.jitter(&mut random, Duration::from_millis(120)),
+                // Silence in both directions, between two or around one.
+                1 => {
+                    let around = if random.random() { &members[1..2] } else { &members[1..] };
+                    for peer in around {
+                        network.stall(one, *peer, true);
+                        network.stall(*peer, one, true);
+                    }
+                }
+                2 => {
+                    for _ in 0..random.random_range(1..6) {
+                        network.reset(one, other);
+                        tokio::time::sleep(pause(&mut random, 10, 200)).await;
+                    }
+                }
+                // One hears the others, and nobody hears it; or the other way round.
+                _ => {
+                    let deaf: bool = random.random();
+                    for peer in &members[1..] {
+                        let (from, to) = if deaf { (*peer, one) } else { (one, *peer) };
+                        network.stall(from, to, true);
+                    }
+                }
+            }
+            tokio::time::sleep(pause(&mut random, 200, 2000)).await;
+            network.calm();
+            tokio::time::sleep(pause(&mut random, 0, 600)).await;
+        }
+        load.stop();
+    };
+    tokio::join!(load.run(&network, 4), faults);
+    network.check().await.unwrap();
+    let [jitters, stalls, resets, half_open] = done;
+    let done = format!("{jitters} jitters, {stalls} stalls, {resets} resets, {half_open} half-open ways");
+    tally("jitter_stalls_resets_and_half_open_ways_under_load", &format!("{done}; {}", network.tally()));
+    network.stop_and_check_files().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_restart_one_after_the_other_under_load() {
+    let mut random = seeded("members_restart_one_after_the_other_under_load");
+    let mut network = Network::start(4).await.unwrap();
+    let rounds = if long() { 50 } else { 2 };
+    let load = Load::default();
+    let restarts = async {
+        for _ in 0..rounds {
+            let mut members = [0, 1, 2, 3];
+            members.shuffle(&mut random);
+            for member in members {
+                tokio::time::sleep(pause(&mut random, 50, 400)).await;
+                let before = network.size(member).await.unwrap();
+                network.stop_meanwhile(member).await.unwrap();
+                tokio::time::sleep(pause(&mut random, 0, 300)).await;
+                network.spawn(member).unwrap();
+                // The next one goes when this one is back, as an operator would do it.
+                network.reaches(&[member], before + 1).await.unwrap();
+            }
+        }
+        load.stop();
+    };
+    tokio::join!(load.run(&network, 4), restarts);
+    network.check().await.unwrap();
+    let tallied = format!("{} restarts; {}", rounds * 4, network.tally());
+    tally("members_restart_one_after_the_other_under_load", &tallied);
     network.stop_and_check_files().unwrap();
 }

@@ -374,6 +374,12 @@ pub fn seeded(name: &str) -> rand_chacha::ChaCha8Rng {
     rand_chacha::ChaCha8Rng::seed_from_u64(seed)
 }
 
+/// Prints what a test has done, for the note of a long run.
+#[expect(clippy::print_stdout, reason = "the tally must be in the test's output")]
+pub fn tally(name: &str, done: &str) {
+    println!("{name}: {done}");
+}
+
 /// Whether the long runs were asked for.
 pub fn long() -> bool {
     std::env::var("LONG").is_ok_and(|long| long == "1")

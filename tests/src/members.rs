@@ -6,7 +6,10 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,9 +28,13 @@ use ledger_core::{
     tile::{TileKind, TilePath, decode_bundle},
     verify::{FileFacts, Verdict, verify},
 };
+use rand::RngExt as _;
 use serde_json::Value;
 
-use crate::{binary, client, own_address, proxy::Link};
+use crate::{
+    binary, client, own_address,
+    proxy::{Direction, Link},
+};
 
 const TENANT: &str = "ten_test";
 /// How long a network may take to get on once a quorum is back.
@@ -40,7 +47,9 @@ pub struct Member {
     pub guard: PathBuf,
     pub read: String,
     pub internal: String,
-    child: Option<Child>,
+    /// Where it listens for members; the proxies of the others lead here.
+    pub listen: SocketAddr,
+    child: Mutex<Option<Child>>,
 }
 
 /// The whole network.
@@ -53,6 +62,8 @@ pub struct Network {
     pub genesis: Genesis,
     submitter: SigningKey,
     pub told: Arc<Mutex<Told>>,
+    /// Members that run as processes; the test plays the others itself.
+    present: Vec<usize>,
 }
 
 /// What the world outside was told.
@@ -62,6 +73,59 @@ pub struct Told {
     pub committed: BTreeMap<u64, u64>,
     /// Number, entry and receipt as some node served them.
     pub receipts: Vec<(u64, Vec<u8>, Vec<u8>)>,
+    /// Records of a load that were rejected, or not acknowledged in time.
+    pub failures: Vec<String>,
+}
+
+/// Load that goes on over the faults; receipts are taken from all members in turn.
+#[derive(Default)]
+pub struct Load {
+    pub stop: Arc<AtomicBool>,
+    pub next: Arc<AtomicU64>,
+}
+
+impl Load {
+    /// Load whose first record is `number`.
+    pub fn from(number: u64) -> Self {
+        Self { stop: Arc::default(), next: Arc::new(AtomicU64::new(number)) }
+    }
+
+    pub async fn run(&self, network: &Network, workers: usize) {
+        let one = async || {
+            while !self.stop.load(Ordering::Relaxed) {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                let index = match network.notarize(number).await {
+                    Ok(index) => index,
+                    Err(error) => {
+                        // `check` reports it.
+                        if let Ok(mut told) = network.told.lock() {
+                            told.failures.push(format!("{number}: {error:#}"));
+                        }
+                        return;
+                    }
+                };
+                if number.is_multiple_of(7) {
+                    let member = network.present[usize::try_from(number).unwrap_or_default() % network.present.len()];
+                    network.take_receipt(member, number, index).await;
+                }
+            }
+        };
+        let mut all = Vec::new();
+        for _ in 0..workers {
+            all.push(one());
+        }
+        futures_util::future::join_all(all).await;
+    }
+
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Member {
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 pub fn key(folder: &Path, name: &str) -> anyhow::Result<SigningKey> {
@@ -81,6 +145,13 @@ fn op(number: u64) -> Hash32 {
 impl Network {
     /// Makes a network of `count` members and starts all of them.
     pub async fn start(count: usize) -> anyhow::Result<Self> {
+        let mut network = Self::make(count, &[]).await?;
+        network.start_members().await?;
+        Ok(network)
+    }
+
+    /// Makes a network of `count` members and starts none. Those in `played` are the test's own.
+    pub async fn make(count: usize, played: &[usize]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let ip = IpAddr::V4(own_address());
         let at = |port: usize| SocketAddr::new(ip, u16::try_from(port).unwrap_or_default());
@@ -102,7 +173,7 @@ impl Network {
             for other in (0..count).filter(|other| *other != number) {
                 let way = at(27_000 + 10 * number + other);
                 config = config.replace(&format!("address = \"{}\"", listen(other)), &format!("address = \"{way}\""));
-                links.insert((number, other), Link::open(way, listen(other)).await?);
+                links.insert((number, other), Link::open(way, listen(other), u64::from(way.port())).await?);
             }
             fs::write(member.join("node.toml"), config)?;
             members.push(Member {
@@ -111,53 +182,93 @@ impl Network {
                 folder: member,
                 read: format!("http://{}", at(26_601 + 10 * number)),
                 internal: format!("http://{}", at(26_602 + 10 * number)),
-                child: None,
+                listen: listen(number),
+                child: Mutex::default(),
             });
         }
         let genesis = Genesis::parse(&fs::read(members[0].folder.join("node/genesis.json"))?)?;
         let submitter = key(&members[0].folder, "submitter")?;
-        let mut network = Self { folder, members, links, http: client()?, genesis, submitter, told: Arc::default() };
-        for number in 0..count {
-            network.spawn(number)?;
+        let present = (0..count).filter(|number| !played.contains(number)).collect();
+        let told = Arc::default();
+        Ok(Self { folder, members, links, http: client()?, genesis, submitter, told, present })
+    }
+
+    /// Starts every member that is not played, and registers the tenant.
+    pub async fn start_members(&mut self) -> anyhow::Result<()> {
+        for number in self.present.clone() {
+            self.spawn(number)?;
         }
-        network.register_tenant().await?;
-        Ok(network)
+        self.register_tenant().await
+    }
+
+    /// Members that run as processes.
+    pub fn present(&self) -> &[usize] {
+        &self.present
     }
 
     /// Starts a member's node; it is ready when it answers.
-    pub fn spawn(&mut self, number: usize) -> anyhow::Result<()> {
-        let member = &mut self.members[number];
+    pub fn spawn(&self, number: usize) -> anyhow::Result<()> {
+        self.spawn_by(Command::new(binary()), number)
+    }
+
+    /// Starts it by a command that ends in the path of the binary under test.
+    pub fn spawn_by(&self, mut command: Command, number: usize) -> anyhow::Result<()> {
+        let member = &self.members[number];
         let log = fs::OpenOptions::new().create(true).append(true).open(member.folder.with_extension("log"))?;
-        let child = Command::new(binary())
+        let child = command
             .args(["node", "--data"])
             .arg(&member.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;
-        member.child = Some(child);
+        *member.child() = Some(child);
         Ok(())
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self, number: usize) {
-        if let Some(mut child) = self.members[number].child.take() {
+    pub fn kill(&self, number: usize) {
+        let child = self.members[number].child().take();
+        if let Some(mut child) = child {
             let _killed = child.kill();
             let _reaped = child.wait();
         }
     }
 
     /// SIGTERM, and waits for a clean end.
-    pub fn stop(&mut self, number: usize) -> anyhow::Result<()> {
-        let Some(mut child) = self.members[number].child.take() else { return Ok(()) };
+    pub fn stop(&self, number: usize) -> anyhow::Result<()> {
+        let Some(mut child) = self.members[number].child().take() else { return Ok(()) };
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;
         let status = child.wait()?;
         ensure!(status.success(), "{} ended with {status}: {}", self.members[number].domain, self.log(number));
         Ok(())
     }
 
-    pub fn is_running(&mut self, number: usize) -> bool {
-        self.members[number].child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    /// The same, while other work of this task goes on.
+    pub async fn stop_meanwhile(&self, number: usize) -> anyhow::Result<()> {
+        let pid = self.members[number].child().as_ref().map(rustix::process::Pid::from_child);
+        rustix::process::kill_process(pid.context("it does not run")?, rustix::process::Signal::TERM)?;
+        let ended = self.ended(number).await;
+        ensure!(ended == Some(true), "{} ended badly: {}", self.members[number].domain, self.log(number));
+        Ok(())
+    }
+
+    /// Waits until a node has ended: whether it ended well. `None` if it has not in a minute.
+    pub async fn ended(&self, number: usize) -> Option<bool> {
+        let give_up = Instant::now() + PROGRESS_TIMEOUT;
+        while Instant::now() < give_up {
+            let status = self.members[number].child().as_mut()?.try_wait().ok()?;
+            if let Some(status) = status {
+                *self.members[number].child() = None;
+                return Some(status.success());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
+    }
+
+    pub fn is_running(&self, number: usize) -> bool {
+        self.members[number].child().as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// The end of a member's log.
@@ -181,6 +292,48 @@ impl Network {
 
     pub fn delay(&self, delay: Duration) {
         self.links.values().for_each(|link| link.delay(delay));
+    }
+
+    /// Uneven links: each gets a bound of its own, up to `jitter`.
+    pub fn jitter(&self, random: &mut impl rand::Rng, jitter: Duration) {
+        self.links.values().for_each(|link| link.jitter(jitter.mul_f64(random.random())));
+    }
+
+    /// Holds back what one member sends to another, on whichever connection; the way back stays.
+    pub fn stall(&self, from: usize, to: usize, stalled: bool) {
+        for (link, direction) in [((from, to), Direction::Forth), ((to, from), Direction::Back)] {
+            if let Some(link) = self.links.get(&link) {
+                link.stall(direction, stalled);
+            }
+        }
+    }
+
+    /// Resets the connections between two members.
+    pub fn reset(&self, one: usize, other: usize) {
+        for link in [(one, other), (other, one)] {
+            if let Some(link) = self.links.get(&link) {
+                link.reset();
+            }
+        }
+    }
+
+    /// Every link is as good as new.
+    pub fn calm(&self) {
+        for link in self.links.values() {
+            link.cut(false);
+            link.delay(Duration::ZERO);
+            link.jitter(Duration::ZERO);
+            link.stall(Direction::Forth, false);
+            link.stall(Direction::Back, false);
+        }
+    }
+
+    /// What a long run was worth, for its tally.
+    pub fn tally(&self) -> String {
+        self.told.lock().map_or_else(
+            |_| "a task has panicked".to_owned(),
+            |told| format!("{} operations acknowledged, {} receipts taken", told.committed.len(), told.receipts.len()),
+        )
     }
 
     async fn register_tenant(&self) -> anyhow::Result<()> {
@@ -217,7 +370,7 @@ impl Network {
         let give_up = Instant::now() + PROGRESS_TIMEOUT;
         loop {
             let mut asked = tokio::task::JoinSet::new();
-            for member in &self.members {
+            for member in self.present.iter().map(|number| &self.members[*number]) {
                 let request = self.http.post(format!("{}/internal/v1/submissions", member.internal));
                 let request = request.body(submission.clone()).timeout(Duration::from_secs(20));
                 asked.spawn(async move { request.send().await?.error_for_status()?.json::<Value>().await });
@@ -259,18 +412,24 @@ impl Network {
         Ok(index)
     }
 
-    /// Takes entry and receipt of a record from a member's node, where it serves them by now.
-    pub async fn take_receipt(&self, member: usize, number: u64, index: u64) {
+    /// Takes entry and receipt of a record from a member's node, as soon as it serves them: not before
+    /// a quorum has cosigned, and never while it is away. Whether it came.
+    pub async fn take_receipt(&self, member: usize, number: u64, index: u64) -> bool {
         let get = async |what: &str| {
             let url = format!("{}/v1/entries/{index}/{what}", self.members[member].read);
             let answer = self.http.get(url).send().await.ok()?.error_for_status().ok()?;
             Some(answer.bytes().await.ok()?.to_vec())
         };
-        if let (Some(entry), Some(receipt)) = (get("entry").await, get("receipt").await)
-            && let Ok(mut told) = self.told.lock()
-        {
-            told.receipts.push((number, entry, receipt));
+        for _ in 0..20 {
+            if let (Some(entry), Some(receipt)) = (get("entry").await, get("receipt").await) {
+                if let Ok(mut told) = self.told.lock() {
+                    told.receipts.push((number, entry, receipt));
+                }
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        false
     }
 
     /// Newest size under a quorum, as a member's node serves it; `None` while it does not answer.
@@ -286,7 +445,7 @@ impl Network {
     }
 
     /// Waits until these members serve at least `size` entries.
-    pub async fn reaches(&mut self, members: &[usize], size: u64) -> anyhow::Result<()> {
+    pub async fn reaches(&self, members: &[usize], size: u64) -> anyhow::Result<()> {
         let give_up = Instant::now() + PROGRESS_TIMEOUT;
         for number in members {
             while self.size(*number).await.is_none_or(|found| found < size) {
@@ -303,7 +462,7 @@ impl Network {
         Ok(())
     }
 
-    async fn entries(&self, member: usize, size: u64) -> anyhow::Result<Vec<Vec<u8>>> {
+    pub async fn entries(&self, member: usize, size: u64) -> anyhow::Result<Vec<Vec<u8>>> {
         let mut entries = Vec::new();
         for index in 0..size.div_ceil(256) {
             let width = u16::try_from((size - index * 256).min(256))?;
@@ -316,20 +475,23 @@ impl Network {
         Ok(entries)
     }
 
-    /// What has to hold after every fault, with all members running: progress, no fork, nothing
-    /// acknowledged lost or doubled, every receipt valid.
+    /// What has to hold after every fault, with all members running that are not played: progress,
+    /// no fork, nothing acknowledged lost or doubled, every receipt valid.
     pub async fn check(&mut self) -> anyhow::Result<u64> {
-        let all: Vec<usize> = (0..self.members.len()).collect();
+        let all = self.present.clone();
         let number = 1_000_000 + self.told.lock().map(|told| told.committed.len() as u64).unwrap_or_default();
         let index = self.notarize(number).await.context("no progress after the fault")?;
         self.reaches(&all, index + 1).await?;
+        for member in &all {
+            ensure!(self.take_receipt(*member, number, index).await, "member {member} gives no receipt");
+        }
         let mut shortest = u64::MAX;
         for member in &all {
             shortest = shortest.min(self.size(*member).await.context("a size")?);
         }
-        let first = self.entries(0, shortest).await?;
+        let first = self.entries(all[0], shortest).await?;
         for member in &all[1..] {
-            ensure!(self.entries(*member, shortest).await? == first, "fork: members 0 and {member} differ");
+            ensure!(self.entries(*member, shortest).await? == first, "fork: members {} and {member} differ", all[0]);
         }
         let mut places: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for (index, entry) in (0_u64..).zip(&first) {
@@ -341,7 +503,10 @@ impl Network {
         let doubled = places.iter().find(|(_, places)| places.len() > 1);
         ensure!(doubled.is_none(), "an operation stands twice: {doubled:?}");
         let (committed, receipts) = match self.told.lock() {
-            Ok(told) => (told.committed.clone(), told.receipts.clone()),
+            Ok(told) => {
+                ensure!(told.failures.is_empty(), "not committed: {:?}", told.failures);
+                (told.committed.clone(), told.receipts.clone())
+            }
             Err(_) => bail!("a task of this test has panicked"),
         };
         for (number, index) in &committed {
@@ -362,11 +527,11 @@ impl Network {
     }
 
     /// Stops all, and looks at every file of every member.
-    pub fn stop_and_check_files(mut self) -> anyhow::Result<()> {
-        for number in 0..self.members.len() {
+    pub fn stop_and_check_files(self) -> anyhow::Result<()> {
+        for number in self.present.clone() {
             self.stop(number)?;
         }
-        for member in &self.members {
+        for member in self.present.iter().map(|number| &self.members[*number]) {
             let (code, text) =
                 crate::fsck_by(&mut Command::new(binary()), &member.folder.join("node"), member.guard.as_os_str())?;
             ensure!(code == 0, "{}: {text}", member.domain);
