@@ -142,6 +142,13 @@ fn op(number: u64) -> Hash32 {
     sha3_256(&number.to_be_bytes())
 }
 
+/// The tree size of a receipt's checkpoint: the line after the log's origin.
+fn checkpoint_size(receipt: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(receipt).ok()?;
+    let (_, checkpoint) = text.split_once("\n\n")?;
+    checkpoint.lines().nth(1)?.parse().ok()
+}
+
 impl Network {
     /// Makes a network of `count` members and starts all of them.
     pub async fn start(count: usize) -> anyhow::Result<Self> {
@@ -204,6 +211,135 @@ impl Network {
     /// Members that run as processes.
     pub fn present(&self) -> &[usize] {
         &self.present
+    }
+
+    /// Makes the folder of one more node with `network join`, and starts it. Its number.
+    pub fn join(&mut self, domain: &str, observer: bool) -> anyhow::Result<usize> {
+        let number = self.members.len();
+        let ip = IpAddr::V4(own_address());
+        let at = |port: usize| SocketAddr::new(ip, u16::try_from(port).unwrap_or_default());
+        let folder = self.folder.path().join("net").join(domain);
+        let mut join = Command::new(binary());
+        join.args(["network", "join"]).arg(&folder).args(["--domain", domain]);
+        join.arg("--listen").arg(at(26_600 + 10 * number).to_string()).arg("--from").arg(&self.members[0].read);
+        join.arg("--chain").arg(self.genesis.chain_id().to_string()).args(observer.then_some("--observer"));
+        let made = join.output()?;
+        ensure!(made.status.success(), "network join: {}", String::from_utf8_lossy(&made.stderr));
+        self.members.push(Member {
+            domain: domain.to_owned(),
+            guard: folder.with_extension("guard"),
+            folder,
+            read: format!("http://{}", at(26_601 + 10 * number)),
+            internal: format!("http://{}", at(26_602 + 10 * number)),
+            listen: at(26_600 + 10 * number),
+            child: Mutex::default(),
+        });
+        self.present.push(number);
+        self.spawn(number)?;
+        Ok(number)
+    }
+
+    /// Waits until a node serves at least `size` entries, without a look at its process.
+    pub async fn serves(&self, member: usize, size: u64) -> anyhow::Result<()> {
+        let give_up = Instant::now() + PROGRESS_TIMEOUT;
+        while self.size(member).await.is_none_or(|found| found < size) {
+            ensure!(
+                Instant::now() < give_up,
+                "{} does not reach {size}: {}",
+                self.members[member].domain,
+                self.log(member)
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Runs `chopmark network …` for a member: exit status, and what it said.
+    pub fn command(&self, member: usize, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+        let mut command = Command::new(binary());
+        let output = command.arg("network").args(arguments).arg("--data").arg(&self.members[member].folder).output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// Proposes a change as the first of these members, and has the others approve it until it is
+    /// committed.
+    pub async fn change(&self, members: &[usize], change: &[&str]) -> anyhow::Result<()> {
+        let propose = [&["propose"], change].concat();
+        let give_up = Instant::now() + PROGRESS_TIMEOUT;
+        let said = loop {
+            let (code, said) = self.command(members[0], &propose)?;
+            if code == Some(0) {
+                break said;
+            }
+            // The change before it comes into force within two heights.
+            ensure!(said.contains("on its way already") && Instant::now() < give_up, "{propose:?}: {said}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let id = said.lines().find_map(|line| line.strip_prefix("proposal ")).context("it names the proposal")?;
+        let mut last = said.clone();
+        for member in &members[1..] {
+            let give_up = Instant::now() + PROGRESS_TIMEOUT;
+            loop {
+                let (code, said) = self.command(*member, &["approve", id])?;
+                if code == Some(0) {
+                    last = said;
+                    break;
+                }
+                ensure!(said.contains("arrives within seconds") && Instant::now() < give_up, "approve: {said}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+        ensure!(last.contains("committed as entry"), "{change:?} is not committed: {last}");
+        Ok(())
+    }
+
+    /// Waits until a member's node says that these are the members in force.
+    pub async fn in_force(&self, member: usize, domains: &[&str]) -> anyhow::Result<()> {
+        let give_up = Instant::now() + PROGRESS_TIMEOUT;
+        loop {
+            let found = self.status(member).await.map(|status| status["members"].clone());
+            if found.as_ref().is_ok_and(|found| *found == serde_json::json!(domains)) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < give_up,
+                "{domains:?} are not in force at {member}: {found:?} {}",
+                self.log(member)
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until a member's signature counts in a checkpoint that another one serves.
+    pub async fn cosigns(&self, member: usize, seen_by: usize) -> anyhow::Result<()> {
+        let (domain, give_up) = (&self.members[member].domain, Instant::now() + PROGRESS_TIMEOUT);
+        let mut number = 2_000_000;
+        loop {
+            self.notarize(number + u64::try_from(member)? * 1_000).await?;
+            let status = self.status(seen_by).await?;
+            let signers = status["cosigned"].as_array().context("cosigners")?;
+            if signers.iter().any(|signer| signer[0] == domain.as_str()) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < give_up, "{domain} does not cosign: {status} {}", self.log(member));
+            number += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The policies that a member serves, by the first tree size of each.
+    async fn policies(&self, member: usize) -> anyhow::Result<BTreeMap<u64, Vec<u8>>> {
+        let read = &self.members[member].read;
+        let network: Value =
+            self.http.get(format!("{read}/v1/network")).send().await?.error_for_status()?.json().await?;
+        let mut policies = BTreeMap::new();
+        for policy in network["policies"].as_array().context("policies")? {
+            let first = policy["first_size"].as_u64().context("a first size")?;
+            let url = format!("{read}/log/policies/{first}");
+            policies.insert(first, self.http.get(url).send().await?.error_for_status()?.bytes().await?.to_vec());
+        }
+        Ok(policies)
     }
 
     /// Starts a member's node; it is ready when it answers.
@@ -514,12 +650,13 @@ impl Network {
             ensure!(found == Some(&vec![*index]), "{number} was acknowledged at {index} and stands at {found:?}");
         }
         for member in &all {
-            let url = format!("{}/log/policy", self.members[*member].read);
-            let policy = self.http.get(url).send().await?.error_for_status()?.bytes().await?;
+            let policies = self.policies(*member).await?;
             for (number, entry, receipt) in &receipts {
                 let content = content(*number);
                 let file = FileFacts { digests: Digests::of(&content), size: content.len() as u64 };
-                let verdict = verify(Some(&file), entry, receipt, &policy);
+                let size = checkpoint_size(receipt).context("a receipt names its size")?;
+                let policy = policies.range(..=size).next_back().map(|(_, policy)| policy).context("a policy")?;
+                let verdict = verify(Some(&file), entry, receipt, policy);
                 ensure!(matches!(verdict, Verdict::Valid(_)), "receipt of {number}: {verdict}");
             }
         }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ledger_core::Hash32;
 
 use crate::{output::EXIT_USAGE, place::MEMBERS_MAX};
 
@@ -140,6 +141,140 @@ pub(crate) enum NetworkCommand {
     Init(NetworkInitArgs),
     Status(NetworkStatusArgs),
     Evidence(NetworkEvidenceArgs),
+    Propose(NetworkProposeArgs),
+    Approve(NetworkApproveArgs),
+    Proposals(NetworkProposalsArgs),
+    Join(NetworkJoinArgs),
+}
+
+/// Proposes a change that a quorum of members has to approve, and approves it for this member
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  chopmark network propose add invitation.json --data /srv/ledger/court.example
+  chopmark network propose remove archive.example --data /srv/ledger/court.example
+  chopmark network propose rotate-keys --data /srv/ledger/court.example
+  chopmark network propose set-policy policy.json --data /srv/ledger/court.example
+
+Refused where the members that there would be, and whose nodes are at work, make no quorum.
+
+Exit status: 0 proposed, or committed where this approval was the last one; 1 refused.")]
+pub(crate) struct NetworkProposeArgs {
+    #[command(subcommand)]
+    pub(crate) change: ProposeChange,
+
+    /// The folder of this member; its node has to run
+    #[arg(long, value_name = "DIR", global = true, default_value = ".")]
+    pub(crate) data: PathBuf,
+
+    /// Heights from now during which the approvals hold
+    #[arg(long, value_name = "HEIGHTS", global = true, default_value_t = 1_000_000)]
+    pub(crate) expires_in: u64,
+}
+
+/// What is to change
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProposeChange {
+    /// Takes in a new member
+    Add {
+        /// What `chopmark network join` of the new member has written
+        #[arg(value_name = "INVITATION")]
+        invitation: PathBuf,
+    },
+    /// Lets a member go
+    Remove {
+        /// Its domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
+    /// Draws new keys for this member; they count from the height at which the change does
+    RotateKeys,
+    /// Replaces the policy
+    SetPolicy {
+        /// The new policy as JSON, with the next version
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// Approves a proposal for this member; the approval that makes a quorum submits it
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Example:
+  chopmark network approve 4f0c…e1 --data /srv/ledger/notary.example
+
+Exit status: 0 approved, and committed where this made a quorum; 1 refused.")]
+pub(crate) struct NetworkApproveArgs {
+    /// Id of the proposal
+    #[arg(value_name = "ID", value_parser = parse_hash)]
+    pub(crate) id: Hash32,
+
+    /// The folder of this member; its node has to run
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+}
+
+/// Shows what waits for approvals
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Example:
+  chopmark network proposals --data /srv/ledger/notary.example
+
+Exit status: 0 shown; 1 failed.")]
+pub(crate) struct NetworkProposalsArgs {
+    /// The folder of this member; its node has to run
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+
+    /// A JSON object for each instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Makes the folder of a new member or observer, for a network that runs
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  chopmark network join /srv/ledger/bank.example --domain bank.example --listen 10.0.0.5:26600 \\
+    --from http://10.0.0.1:26601 --chain 8c1d…07
+  chopmark network join /srv/observer --domain press.example --listen 127.0.0.1:26600 --observer \\
+    --from https://court.example --chain 8c1d…07
+
+Learn the chain id from somebody that you trust: it is all that a new node believes.
+
+Exit status: 0 made; 1 failed; 64 for arguments that make no sense.")]
+pub(crate) struct NetworkJoinArgs {
+    /// Folder for the node; must not exist
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// Domain of the new member, or the name of the observer
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: String,
+
+    /// Address of the node; the next three ports are its read, internal and metrics ones
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: SocketAddr,
+
+    /// Where the others read from this node, if not at that address
+    #[arg(long, value_name = "URL")]
+    pub(crate) read_url: Option<String>,
+
+    /// Read URL of a member's node
+    #[arg(long, value_name = "URL", required = true)]
+    pub(crate) from: Vec<String>,
+
+    /// Chain id of the network
+    #[arg(long, value_name = "HEX", value_parser = parse_hash)]
+    pub(crate) chain: Hash32,
+
+    /// Follow and serve without ever becoming a member
+    #[arg(long)]
+    pub(crate) observer: bool,
+}
+
+fn parse_hash(text: &str) -> Result<Hash32, String> {
+    Hash32::from_hex(text).ok_or_else(|| "64 lower-case hexadecimal characters are expected".to_owned())
 }
 
 /// Makes a new network: a folder for every member, with its keys

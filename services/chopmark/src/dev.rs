@@ -131,7 +131,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         let listener = TcpListener::bind((args.listen.ip(), 0)).context("listen for readers of a member's node")?;
         read_urls.push(url(&listener)?);
         let internal = TcpListener::bind((args.listen.ip(), 0)).context("listen for a member's metrics")?;
-        readers.push(reader::serve(handle, NETWORK, (listener, internal), metrics.clone())?);
+        readers.push(reader::serve(handle, None, NETWORK, (listener, internal), metrics.clone())?);
     }
     let file = DevFile {
         v: 1,
@@ -198,7 +198,7 @@ async fn open_nodes(place: &Place, members: &[MemberPlace], ip: IpAddr) -> anyho
         .collect();
     let mut nodes = Vec::with_capacity(members.len());
     for ((member, keys), listen) in members.iter().zip(keys).zip(addresses) {
-        let others = peers.iter().filter(|peer| peer.address != listen).cloned().collect();
+        let others: Vec<Peer> = peers.iter().filter(|peer| peer.address != listen).cloned().collect();
         let config = NodeConfig {
             data: member.node.clone(),
             guard: member.guard.clone(),
@@ -206,7 +206,8 @@ async fn open_nodes(place: &Place, members: &[MemberPlace], ip: IpAddr) -> anyho
             domain: member.domain.to_owned(),
             clock: Arc::new(system::now_ms),
             pool_bytes_max: POOL_BYTES_MAX,
-            network: NetworkConfig { listen, peers: others },
+            network: NetworkConfig { listen, peers: others.into() },
+            source: None,
         };
         nodes.push(open_node(place, config).await?);
     }

@@ -36,6 +36,18 @@ pub(crate) struct NodeSection {
     pub(crate) metrics: SocketAddr,
     /// What this node has signed; relative to the folder, and outside of it.
     pub(crate) guard: PathBuf,
+    /// Where the others reach `listen`, if that is another address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) advertised: Option<SocketAddr>,
+    /// Where the others reach `read`, if that is another address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) read_url: Option<String>,
+    /// Read URLs of nodes to follow, before this node knows any member's.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) sources: Vec<String>,
+    /// Follows and serves, and never asks to be a member.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub(crate) observer: bool,
 }
 
 /// Another member's node.
@@ -65,6 +77,11 @@ impl MemberFolder {
 
     pub(crate) fn config(&self) -> PathBuf {
         self.0.join("node.toml")
+    }
+
+    /// What a new member hands to one that is in.
+    pub(crate) fn invitation(&self) -> PathBuf {
+        self.0.join("invitation.json")
     }
 
     pub(crate) fn read(&self) -> anyhow::Result<NodeFile> {

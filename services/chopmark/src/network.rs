@@ -1,4 +1,12 @@
-//! `chopmark network`: making a consortium and watching it.
+//! `chopmark network`: making a consortium, changing it, and watching it.
+
+pub(crate) mod board;
+pub(crate) mod card;
+pub(crate) mod join;
+pub(crate) mod peering;
+pub(crate) mod proposal;
+pub(crate) mod propose;
+pub(crate) mod routes;
 
 use std::{
     fs,
@@ -6,7 +14,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -30,14 +37,15 @@ use crate::{
     secrets, system,
 };
 
-/// How long a member's node may take to say how it is.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
-
 pub(crate) async fn run(command: NetworkCommand, out: &mut Out) -> anyhow::Result<ExitCode> {
     match command {
         NetworkCommand::Init(args) => init(&args, out).map(|()| ExitCode::SUCCESS),
         NetworkCommand::Status(args) => status(&args, out).await,
         NetworkCommand::Evidence(args) => evidence(&args, out),
+        NetworkCommand::Propose(args) => propose::propose(&args, out).await,
+        NetworkCommand::Approve(args) => propose::approve(&args, out).await,
+        NetworkCommand::Proposals(args) => propose::proposals(&args, out).await,
+        NetworkCommand::Join(args) => join::join(&args, out).await,
     }
 }
 
@@ -119,6 +127,10 @@ fn init(args: &NetworkInitArgs, out: &mut Out) -> anyhow::Result<()> {
                 internal: member.address(2),
                 metrics: member.address(3),
                 guard: PathBuf::from("..").join(format!("{}.guard", member.domain)),
+                advertised: None,
+                read_url: None,
+                sources: Vec::new(),
+                observer: false,
             },
             peers: peers.iter().filter(|peer| peer.domain != member.domain).cloned().collect(),
         };
@@ -174,6 +186,9 @@ pub(crate) struct NodeStatus {
     #[serde(default)]
     pub(crate) cosigned: Vec<(String, u64)>,
     pub(crate) members: Vec<String>,
+    /// Domains and read URLs of the other nodes that this one knows.
+    #[serde(default)]
+    pub(crate) urls: Vec<(String, String)>,
     pub(crate) pool_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) failure: Option<String>,
@@ -197,9 +212,7 @@ struct MemberLine {
 async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
     let folder = MemberFolder(args.data.clone());
     let file = folder.read()?;
-    // Fails only where a provider is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder().timeout(STATUS_TIMEOUT).no_proxy().build()?;
+    let http = peering::http()?;
     let mut warnings = Vec::new();
     let own = own_status(&http, &file).await;
     let (mut lines, mut cosigned) = (Vec::new(), Vec::new());
@@ -210,7 +223,7 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
             if status.equivocations > 0 {
                 warnings.push(format!("{} equivocations were seen: chopmark network evidence", status.equivocations));
             }
-            if !status.members.contains(&file.node.domain) {
+            if !status.members.contains(&file.node.domain) && !file.node.observer {
                 warnings.push("this node is not a member in force: it follows without a vote".to_owned());
             }
         }
@@ -224,18 +237,18 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
         size: own.as_ref().ok().and_then(|status| status.size),
         last_cosignature: last(&file.node.domain),
     });
-    for peer in &file.peers {
-        let seen = public_network(&http, &peer.read_url).await;
+    for (domain, read_url) in own.as_ref().map_or_else(|_| known_by_file(&file), |status| status.urls.clone()) {
+        let seen = public_network(&http, &read_url).await;
         if let Err(error) = &seen {
-            warnings.push(format!("{} does not answer: {error:#}", peer.domain));
+            warnings.push(format!("{domain} does not answer: {error:#}"));
         }
         let seen = seen.ok();
         lines.push(MemberLine {
-            member: peer.domain.clone(),
+            last_cosignature: last(&domain),
+            member: domain,
             reachable: seen.is_some(),
             height: seen.map(|(height, _)| height),
             size: seen.map(|(_, size)| size),
-            last_cosignature: last(&peer.domain),
         });
     }
     let tip = lines.iter().filter_map(|line| line.height).max().unwrap_or_default();
@@ -259,6 +272,10 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
     }
     out.flush()?;
     Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn known_by_file(file: &NodeFile) -> Vec<(String, String)> {
+    file.peers.iter().map(|peer| (peer.domain.clone(), peer.read_url.clone())).collect()
 }
 
 async fn own_status(http: &reqwest::Client, file: &NodeFile) -> anyhow::Result<NodeStatus> {

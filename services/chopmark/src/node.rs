@@ -1,6 +1,6 @@
 //! `chopmark node`: one member's node, with its read interface and the internal one.
 
-use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpResponse, HttpServer,
@@ -12,10 +12,26 @@ use chopmark_node::{
     NetworkConfig, Node, NodeConfig, NodeHandle, POOL_BYTES_MAX, SUBMISSION_BYTES_MAX, SubmitError, equivocations,
     keys::NodeKeys,
 };
-use ledger_core::{batch::Submission, note::Note};
+use ledger_core::{batch::Submission, genesis::Genesis, note::Note};
 use serde::Serialize;
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::sync::CancellationToken;
 
-use crate::{cli::NodeArgs, member::MemberFolder, network::NodeStatus, reader, signals::Signals, system, telemetry};
+use crate::{
+    cli::NodeArgs,
+    member::{MemberFolder, NodeFile},
+    network::{
+        NodeStatus,
+        board::Board,
+        card::PeerCard,
+        peering::{self, HttpSource, OwnCard, Peering, Urls},
+        proposal::{PROPOSAL_BYTES_MAX, Proposal},
+        propose::GovernanceView,
+    },
+    reader,
+    signals::Signals,
+    system, telemetry,
+};
 
 /// How often the node looks whether its ledger has stopped.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
@@ -28,18 +44,26 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let folder = MemberFolder(args.data.clone());
     let file = folder.read()?;
     let guard = args.guard.map_or_else(|| folder.guard(&file), Ok)?;
-    let network = NetworkConfig {
-        listen: file.node.listen,
-        peers: file.peers.iter().map(crate::member::PeerSection::peer).collect(),
+    let keys = NodeKeys::load(&folder.keys())?;
+    let (genesis, network_key) = (read_genesis(&folder)?, keys.network_key());
+    let board = Arc::new(Board::open(&folder.0, genesis.chain_id())?);
+    let (http, urls, peers) = (peering::http()?, Urls::default(), watch::Sender::new(Vec::new()));
+    let source = HttpSource {
+        runtime: Handle::current(),
+        http: http.clone(),
+        urls: Arc::clone(&urls),
+        state: std::sync::Mutex::default(),
     };
+    peers.send_replace(file.peers.iter().map(crate::member::PeerSection::peer).collect());
     let config = NodeConfig {
         data: folder.node(),
         guard,
-        keys: NodeKeys::load(&folder.keys())?,
+        keys,
         domain: file.node.domain.clone(),
         clock: Arc::new(system::now_ms),
         pool_bytes_max: POOL_BYTES_MAX,
-        network,
+        network: NetworkConfig { listen: file.node.listen, peers: peers.subscribe().into() },
+        source: Some(Arc::new(source)),
     };
     let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
     let (public, scraped) = (bind(file.node.read)?, bind(file.node.metrics)?);
@@ -47,18 +71,31 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let node = tokio::task::spawn_blocking(move || Node::open(config)).await??;
     let handle = node.handle();
-    let reader = reader::serve(&handle, handle.genesis().network.as_str(), (public, scraped), metrics)?;
-    let state = Data::new(Internal { node: handle.clone(), member: file.node.domain.clone(), folder: folder.clone() });
+    let (network, shown) = (handle.genesis().network.as_str(), Some(Arc::clone(&board)));
+    let reader = reader::serve(&handle, shown, network, (public, scraped), metrics)?;
+    let (node_handle, own) = (handle.clone(), OwnCard { keys: folder.keys(), network_key, file: file.clone() });
+    let peering = Arc::new(Peering { node: node_handle, own, board, http, peers, urls });
+    let state = Data::new(Internal {
+        node: handle.clone(),
+        file: file.clone(),
+        folder: folder.clone(),
+        peering: Arc::clone(&peering),
+    });
     let server = HttpServer::new(move || {
         App::new()
             .app_data(Data::clone(&state))
             .app_data(web::PayloadConfig::new(SUBMISSION_BYTES_MAX))
+            .app_data(web::JsonConfig::default().limit(PROPOSAL_BYTES_MAX))
             .route("/internal/v1/submissions", web::post().to(submit))
             .route("/internal/v1/status", web::get().to(status))
+            .route("/internal/v1/governance", web::get().to(governance))
+            .route("/internal/v1/proposals", web::post().to(propose))
     });
     let server = server.workers(2).disable_signals().shutdown_timeout(1).listen(internal)?.run();
     let stopper = server.handle();
     let served = tokio::spawn(server);
+    let stop = CancellationToken::new();
+    let looked = tokio::spawn(peering.run(stop.clone()));
     tracing::info!(member = file.node.domain, read = %file.node.read, "ready");
 
     let failure = loop {
@@ -67,6 +104,8 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
             () = tokio::time::sleep(WATCH_INTERVAL) => if let Some(failure) = handle.failure() { break Some(failure) },
         }
     };
+    stop.cancel();
+    looked.await?;
     stopper.stop(true).await;
     served.await??;
     reader.stop().await?;
@@ -79,8 +118,56 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
 
 struct Internal {
     node: NodeHandle,
-    member: String,
+    file: NodeFile,
     folder: MemberFolder,
+    peering: Arc<Peering>,
+}
+
+fn read_genesis(folder: &MemberFolder) -> anyhow::Result<Genesis> {
+    let path = chopmark_node::Layout(folder.node()).genesis();
+    let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    Genesis::parse(&bytes).with_context(|| format!("{} is no genesis", path.display()))
+}
+
+/// What `chopmark network propose` and its like start from.
+async fn governance(internal: Data<Internal>) -> HttpResponse {
+    // What was proposed or approved elsewhere a moment ago counts too.
+    look(&internal).await;
+    match internal.node.governance() {
+        Ok(governance) => {
+            let notices = internal.peering.board.notices().await;
+            let urls = known_urls(&internal.file, notices.cards);
+            let (chain, proposals) = (internal.node.chain(), notices.proposals);
+            HttpResponse::Ok().json(GovernanceView { chain, governance, proposals, urls, v: 1 })
+        }
+        Err(error) => HttpResponse::InternalServerError().json(serde_json::json!({ "title": error.to_string() })),
+    }
+}
+
+/// Where the other nodes serve readers: by configuration, else by card.
+fn known_urls(file: &NodeFile, cards: Vec<PeerCard>) -> Vec<(String, String)> {
+    let mut urls: BTreeMap<String, String> = cards.into_iter().map(|card| (card.domain, card.read_url)).collect();
+    urls.extend(file.peers.iter().map(|peer| (peer.domain.clone(), peer.read_url.clone())));
+    urls.remove(&file.node.domain);
+    urls.into_iter().collect()
+}
+
+async fn look(internal: &Internal) {
+    if let Err(error) = internal.peering.look().await {
+        tracing::warn!(%error, "the other members' nodes could not be looked up");
+    }
+}
+
+/// Keeps a proposal with its approvals, and shows it to the others.
+async fn propose(internal: Data<Internal>, proposal: web::Json<Proposal>) -> HttpResponse {
+    let taken = match internal.node.governance() {
+        Ok(governance) => internal.peering.board.take_proposal(proposal.into_inner(), &governance).await,
+        Err(error) => Err(error.into()),
+    };
+    match taken {
+        Ok(proposal) => HttpResponse::Ok().json(proposal),
+        Err(error) => HttpResponse::UnprocessableEntity().json(serde_json::json!({ "title": format!("{error:#}") })),
+    }
 }
 
 /// How one operation of a submission ended.
@@ -120,15 +207,18 @@ async fn submit(internal: Data<Internal>, body: Bytes) -> HttpResponse {
 }
 
 async fn status(internal: Data<Internal>) -> HttpResponse {
-    match status_of(&internal) {
+    let cards = internal.peering.board.notices().await.cards;
+    match status_of(&internal, cards) {
         Ok(status) => HttpResponse::Ok().json(status),
         Err(error) => HttpResponse::InternalServerError().json(serde_json::json!({ "title": error.to_string() })),
     }
 }
 
-fn status_of(internal: &Internal) -> anyhow::Result<NodeStatus> {
+fn status_of(internal: &Internal, cards: Vec<PeerCard>) -> anyhow::Result<NodeStatus> {
     let node = &internal.node;
     let members = node.members()?;
+    let in_force = |domain: &String| members.iter().any(|member| member.domain == *domain);
+    let urls = known_urls(&internal.file, cards).into_iter().filter(|(domain, _)| in_force(domain)).collect();
     let published = node.published().ok();
     let note = published.as_ref().and_then(|published| Note::parse(&published.note).ok());
     let cosigned = |note: &Note| {
@@ -141,12 +231,13 @@ fn status_of(internal: &Internal) -> anyhow::Result<NodeStatus> {
     let layout = chopmark_node::Layout(internal.folder.node());
     Ok(NodeStatus {
         v: 1,
-        member: internal.member.clone(),
+        member: internal.file.node.domain.clone(),
         chain: node.chain(),
         height: node.height(),
         size: published.as_ref().map(|published| published.size.0),
         cosigned: note.as_ref().map(cosigned).unwrap_or_default(),
         members: members.iter().map(|member| member.domain.clone()).collect(),
+        urls,
         pool_bytes: node.pool_bytes(),
         failure: node.failure(),
         equivocations: equivocations::read(&layout.equivocations())?.len(),

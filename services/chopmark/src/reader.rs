@@ -9,7 +9,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-use crate::{ledger::NodeReader, system::System};
+use crate::{
+    ledger::NodeReader,
+    network::{
+        board::Board,
+        routes::{self, PeerInterface},
+    },
+    system::System,
+};
 
 /// A running read interface.
 pub(crate) struct Reader {
@@ -28,6 +35,7 @@ impl Reader {
 /// Serves a node on two listeners: one for the public, one for metrics and health.
 pub(crate) fn serve(
     node: &NodeHandle,
+    board: Option<Arc<Board>>,
     network: &str,
     (public, internal): (TcpListener, TcpListener),
     metrics: PrometheusHandle,
@@ -40,6 +48,8 @@ pub(crate) fn serve(
     let ledger = PublicLedger::new(network.to_owned(), node.chain(), ids, Arc::new(NodeReader::new(node.clone())));
     let config = GatewayConfig { workers: Some(1), ..GatewayConfig::default() };
     let gateway = Gateway::reader(Arc::new(ledger), u64::from_be_bytes(start), config, move || metrics.render());
+    let interface = PeerInterface { node: node.clone(), board };
+    let gateway = gateway.with_routes(move |config| routes::register(config, &interface));
     let serving = gateway.serve(public, internal)?;
     let stopper = serving.stopper();
     Ok(Reader { stopper, served: tokio::spawn(serving.run()) })

@@ -5,7 +5,9 @@
 //! and the simulator in the tests drive the very same code. A crate of its own because the engine
 //! takes minutes to compile.
 
+pub mod following;
 pub mod malachite;
+mod peers;
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -21,7 +23,9 @@ use ledger_core::{
 
 use tokio::sync::Notify;
 
-pub use malachite::{Malachite, NetworkConfig, Peer};
+pub use following::{BlockSource, Followed, Following};
+pub use malachite::{Malachite, NetworkConfig};
+pub use peers::{Peer, Peers};
 
 /// Why a run ended: what the application reported, or an [`EngineError`].
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -148,6 +152,12 @@ pub trait Application {
     /// Whether the node is to stop.
     fn is_stopping(&self) -> bool;
 
+    /// Whether this node is a member's at the next height. One that is not follows by what members
+    /// serve to everybody, because they do not let it into their network.
+    fn is_member(&self) -> bool {
+        true
+    }
+
     /// Whether this node may vote at the next height: it is a validator there, and its guard
     /// remembers nothing beyond its data. Otherwise it follows.
     fn may_vote(&self) -> bool;
@@ -187,6 +197,12 @@ pub trait Application {
 
     /// What is to be broadcast since the last call.
     fn outbox(&mut self) -> Vec<Vec<u8>>;
+
+    /// A checkpoint over the newest block, from whoever serves one: kept where a quorum has signed
+    /// the root that this node computed itself. Returns whether it was.
+    fn checkpoint(&mut self, _note: &str) -> Result<bool, Failure> {
+        Ok(false)
+    }
 
     /// Two different things that one validator signed at one step.
     fn equivocation(&mut self, found: &Equivocation) -> Result<(), Failure>;

@@ -26,8 +26,8 @@ use ledger_core::{
     vote::{Certificate, address},
 };
 use malachite::{
-    AppMsg, Channels, ConsensusContext, EngineBuilder, EngineHandle, NetworkContext, NetworkMsg, Reply, RequestContext,
-    Signer as _, SyncContext, WalContext,
+    AppMsg, Channels, ConsensusContext, EngineBuilder, EngineHandle, NetworkContext, NetworkMsg, NetworkRequest, Reply,
+    RequestContext, Signer as _, SyncContext, WalContext,
     app::{
         config::{ConsensusConfig, NodeConfig, PubSubProtocol, ValuePayload, ValueSyncConfig},
         net::Multiaddr,
@@ -38,7 +38,7 @@ use malachite::{
 use malachite_consensus::{MisbehaviorEvidence, ProposedValue};
 use malachite_engine::{
     host::{LocallyProposedValue, Next, SyncedValueOutcome},
-    network::NetworkIdentity,
+    network::{NetworkIdentity, PersistentPeersOp},
 };
 use malachite_sync::RawDecidedValue;
 use malachite_types::{
@@ -47,6 +47,7 @@ use malachite_types::{
 };
 use tokio::{
     runtime,
+    sync::oneshot,
     time::{sleep_until, timeout},
 };
 
@@ -55,7 +56,9 @@ use self::{
     context::{Address, Checker, Engine, GuardedSigner, Height, Part, Signature, Validators, Value},
     streams::Streams,
 };
-use crate::{Application, Consensus, EngineError, Failure, Heard, Judged, PROPOSAL_BYTES_MAX, Slot, proposer};
+use crate::{
+    Application, Consensus, EngineError, Failure, Heard, Judged, PROPOSAL_BYTES_MAX, Peer, Peers, Slot, proposer,
+};
 
 /// A block at least this often, so that a node that lost a wake-up follows, and a dead network is
 /// seen. Empty blocks do not grow the log of entries.
@@ -76,24 +79,13 @@ const WAL: &str = "consensus.wal";
 /// How long the engine has to end before its runtime is dropped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Another member's node, as this one finds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// The member.
-    pub domain: String,
-    /// Where it listens for members.
-    pub address: SocketAddr,
-    /// Public half of its network key: whoever answers there has to own it.
-    pub network_key: Hash32,
-}
-
 /// How a node meets the others.
 #[derive(Clone)]
 pub struct NetworkConfig {
     /// Where this node listens for members.
     pub listen: SocketAddr,
-    /// The other members' nodes.
-    pub peers: Vec<Peer>,
+    /// The other members' nodes, as long as they are let in.
+    pub peers: Peers,
 }
 
 /// The engine.
@@ -114,7 +106,9 @@ fn engine(reason: impl Into<String>) -> Failure {
 enum Ended {
     /// The pool was closed.
     Stopped,
-    /// This node may vote now, or may not any more.
+    /// This node is not a member's any more.
+    Left,
+    /// This node may vote now, or may not any more, or votes with another key.
     OtherRole,
 }
 
@@ -158,20 +152,21 @@ fn peer_id(key: &Hash32) -> Vec<u8> {
     [&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20][..], &key.0].concat()
 }
 
-fn settings(network: &NetworkConfig, moniker: String) -> Result<Settings, Failure> {
+/// The address of a peer, pinned to its key; none where the key is none.
+fn persistent(peer: &Peer) -> Option<Multiaddr> {
+    let id = PeerId::from_bytes(&peer_id(&peer.network_key)).ok();
+    let address = id.and_then(|id| format!("{}/p2p/{id}", multiaddr(peer.address)).parse().ok());
+    if address.is_none() {
+        tracing::warn!(peer = peer.domain, "its network key is no key: the node is not met");
+    }
+    address
+}
+
+fn settings(listen: SocketAddr, peers: &[Peer], moniker: String) -> Settings {
     let mut consensus = ConsensusConfig { value_payload: ValuePayload::ProposalAndParts, ..ConsensusConfig::default() };
     let p2p = &mut consensus.p2p;
-    p2p.listen_addr = multiaddr(network.listen);
-    p2p.persistent_peers = network
-        .peers
-        .iter()
-        .map(|peer| {
-            let id = PeerId::from_bytes(&peer_id(&peer.network_key))
-                .map_err(|error| engine(format!("network key of {}: {error}", peer.address)))?;
-            let address = format!("{}/p2p/{id}", multiaddr(peer.address));
-            address.parse().map_err(|_| engine(format!("address {address}")))
-        })
-        .collect::<Result<_, _>>()?;
+    p2p.listen_addr = multiaddr(listen);
+    p2p.persistent_peers = peers.iter().filter_map(persistent).collect();
     p2p.persistent_peers_only = true;
     p2p.protocol = PubSubProtocol::Broadcast;
     // A part or a batch of synced blocks fits, with room for their framing.
@@ -186,7 +181,7 @@ fn settings(network: &NetworkConfig, moniker: String) -> Result<Settings, Failur
         batch_size: 5,
         ..ValueSyncConfig::default()
     };
-    Ok(Settings { moniker, consensus, sync })
+    Settings { moniker, consensus, sync }
 }
 
 fn timeouts() -> LinearTimeouts {
@@ -235,15 +230,16 @@ impl Consensus for Malachite {
                 runtime::Builder::new_multi_thread().worker_threads(2).thread_name("consensus").enable_all().build()?;
             let votes = application.may_vote();
             self.wait_for_wal();
-            let (channels, handle) = engine.block_on(self.start(application, votes))?;
+            let peers = self.network.peers.now();
+            let (channels, handle) = engine.block_on(self.start(application, votes, &peers))?;
             let stopper = handle.actor.clone();
-            let mut driver = Driver::new(application, channels, votes, self.publishers())?;
+            let mut driver = Driver::new(application, channels, votes, peers, self.network.peers.clone())?;
             let ended = local.block_on(driver.drive(handle));
             let stop = async { timeout(STOP_TIMEOUT, stopper.stop_and_wait(None, None)).await };
             let _stopped_or_late = engine.block_on(stop);
             engine.shutdown_timeout(STOP_TIMEOUT);
             match ended? {
-                Ended::Stopped => return Ok(()),
+                Ended::Stopped | Ended::Left => return Ok(()),
                 Ended::OtherRole => tracing::info!(votes = application.may_vote(), "the node takes another role"),
             }
         }
@@ -261,15 +257,11 @@ impl Malachite {
         }
     }
 
-    /// Which member a publisher is.
-    fn publishers(&self) -> HashMap<Vec<u8>, String> {
-        self.network.peers.iter().map(|peer| (peer_id(&peer.network_key), peer.domain.clone())).collect()
-    }
-
     async fn start(
         &self,
         application: &dyn Application,
         votes: bool,
+        peers: &[Peer],
     ) -> Result<(Channels<Engine>, EngineHandle), Failure> {
         let failed = |error: &dyn std::fmt::Display| engine(error.to_string());
         let signer = application.signer();
@@ -280,7 +272,7 @@ impl Malachite {
         let peer = keypair.public().to_peer_id().to_bytes();
         let proof = signer.sign_validator_proof(key.0.to_vec(), peer).await.map_err(|error| failed(&error))?;
         let proof = Wire.encode(&proof).map_err(|error| failed(&error))?;
-        let mut settings = settings(&self.network, address.to_string())?;
+        let mut settings = settings(self.network.listen, peers, address.to_string());
         // Without a vote: decided blocks are synced from peers, nothing else.
         settings.consensus.enabled = votes;
         let identity = NetworkIdentity::new_validator(settings.moniker.clone(), keypair, address.to_string(), proof);
@@ -314,6 +306,12 @@ struct Driver<'a> {
     application: &'a mut dyn Application,
     channels: Channels<Engine>,
     votes: bool,
+    /// The key that this engine votes with.
+    voter: Hash32,
+    /// Those that the engine lets in.
+    let_in: Vec<Peer>,
+    /// Those that it is to let in.
+    peers: Peers,
     /// Domains by peer id.
     publishers: HashMap<Vec<u8>, String>,
     /// Validators of the height under way.
@@ -342,16 +340,20 @@ impl<'a> Driver<'a> {
         application: &'a mut dyn Application,
         channels: Channels<Engine>,
         votes: bool,
-        publishers: HashMap<Vec<u8>, String>,
+        let_in: Vec<Peer>,
+        peers: Peers,
     ) -> Result<Self, Failure> {
         let mut random = [0; 16];
         getrandom::fill(&mut random)?;
-        let members = application.members();
+        let (members, voter) = (application.members(), application.signer().public());
         Ok(Self {
             application,
             channels,
             votes,
-            publishers,
+            voter,
+            publishers: publishers(&let_in),
+            let_in,
+            peers,
             members,
             round: 0,
             finalizing: false,
@@ -376,7 +378,10 @@ impl<'a> Driver<'a> {
             let deadline = self.application.tick(self.started.elapsed())?;
             self.publish_outbox().await?;
             let wakes_at = self.wake_again().await?;
-            if self.resting.is_none() && !self.finalizing && self.votes != self.application.may_vote() {
+            if !self.finalizing && !self.application.is_member() {
+                return Ok(Ended::Left);
+            }
+            if self.resting.is_none() && !self.finalizing && self.has_other_role() {
                 return Ok(Ended::OtherRole);
             }
             let rests_until = self.resting.as_ref().map(|resting| resting.until);
@@ -389,6 +394,7 @@ impl<'a> Driver<'a> {
                 },
                 _ = &mut engine_ended => return self.engine_lost(),
                 () = changed.notified() => self.start_if_wanted(true).await?,
+                () = self.peers.changed() => self.meet_peers().await?,
                 () = sleep_until(next.into()) => {
                     if rests_until.is_some_and(|at| at <= Instant::now()) {
                         self.start_next();
@@ -408,6 +414,33 @@ impl<'a> Driver<'a> {
             return Ok(Ended::OtherRole);
         }
         Err(engine("it stopped; the log above says why"))
+    }
+
+    fn has_other_role(&self) -> bool {
+        self.votes != self.application.may_vote() || self.voter != self.application.signer().public()
+    }
+
+    /// Lets in those that are new, and no longer those that are gone.
+    async fn meet_peers(&mut self) -> Result<(), Failure> {
+        let peers = self.peers.now();
+        let gone = self.let_in.iter().filter(|peer| !peers.contains(peer));
+        let new = peers.iter().filter(|peer| !self.let_in.contains(peer));
+        let gone = gone.filter_map(persistent).map(PersistentPeersOp::Remove);
+        let new = new.filter_map(persistent).map(PersistentPeersOp::Add);
+        for operation in gone.chain(new) {
+            let (reply, done) = oneshot::channel();
+            let said = format!("{operation:?}");
+            let request = NetworkRequest::UpdatePersistentPeers(operation, reply);
+            self.channels.net_requests.send(request).await.map_err(|_| engine("its network part has ended"))?;
+            match timeout(STOP_TIMEOUT, done).await {
+                Ok(Ok(Ok(()))) => tracing::info!(peer = said, "the members' nodes are others now"),
+                Ok(Ok(Err(error))) => tracing::warn!(peer = said, %error, "a change of peers was not taken"),
+                Ok(Err(_)) | Err(_) => tracing::warn!(peer = said, "a change of peers was not answered"),
+            }
+        }
+        self.publishers = publishers(&peers);
+        self.let_in = peers;
+        Ok(())
     }
 
     fn start_next(&mut self) {
@@ -714,6 +747,11 @@ impl<'a> Driver<'a> {
         }
         Ok(())
     }
+}
+
+/// Which member a publisher is.
+fn publishers(peers: &[Peer]) -> HashMap<Vec<u8>, String> {
+    peers.iter().map(|peer| (peer_id(&peer.network_key), peer.domain.clone())).collect()
 }
 
 fn named(members: &MemberSet, validator: &Address) -> Option<(Hash32, String)> {

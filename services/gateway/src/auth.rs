@@ -34,7 +34,7 @@ pub(crate) struct Writer(pub(crate) Caller);
 pub(crate) struct Visitor;
 
 /// Anybody, within the limit of reads of the log.
-pub(crate) struct LogReader;
+pub struct LogReader;
 
 /// Everything that the gateway shares.
 pub(crate) fn shared(req: &HttpRequest) -> Outcome<&Data<Shared>> {
@@ -75,15 +75,16 @@ impl FromRequest for Visitor {
 }
 
 impl FromRequest for LogReader {
-    type Error = Refusal;
-    type Future = std::future::Ready<Outcome<Self>>;
+    type Error = actix_web::Error;
+    type Future = std::future::Ready<Result<Self, Self::Error>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(shared(req).and_then(|shared| {
+        let read = shared(req).and_then(|shared| {
             let standing = shared.limits.log.check_address(address(req, shared))?;
             note(req, standing);
             Ok(Self)
-        }))
+        });
+        ready(read.map_err(Into::into))
     }
 }
 

@@ -18,6 +18,7 @@ mod routes;
 mod server;
 mod state;
 
+pub use auth::LogReader;
 pub use config::{GatewayConfig, Limit};
 pub use openapi::{document as openapi_document, yaml as openapi_yaml};
 pub use originals::ObjectOriginals;

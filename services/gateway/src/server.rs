@@ -24,7 +24,11 @@ const INTERNAL_WORKERS: usize = 1;
 #[derive(Clone)]
 pub struct Gateway {
     shared: Arc<Shared>,
+    more: Option<Routes>,
 }
+
+/// Routes of somebody else's on the public listener.
+type Routes = Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>;
 
 impl Gateway {
     /// A gateway over wired use cases. `metrics` renders the process's metrics for the internal
@@ -41,7 +45,7 @@ impl Gateway {
             start = services.ports().clock.now_ms().to_be_bytes();
         }
         let (ledger, start) = (Arc::clone(&services.ledger), u64::from_be_bytes(start));
-        Self { shared: Arc::new(Shared::new(ledger, Some(services), start, config, Box::new(metrics))) }
+        Self { shared: Arc::new(Shared::new(ledger, Some(services), start, config, Box::new(metrics))), more: None }
     }
 
     /// The read interface of a member's node: what anybody may look up, without database, queue or
@@ -53,7 +57,14 @@ impl Gateway {
         config: GatewayConfig,
         metrics: impl Fn() -> String + Send + Sync + 'static,
     ) -> Self {
-        Self { shared: Arc::new(Shared::new(ledger, None, start, config, Box::new(metrics))) }
+        Self { shared: Arc::new(Shared::new(ledger, None, start, config, Box::new(metrics))), more: None }
+    }
+
+    /// Serves more on the public listener, behind the same bounds and limits.
+    #[must_use]
+    pub fn with_routes(mut self, more: impl Fn(&mut ServiceConfig) + Send + Sync + 'static) -> Self {
+        self.more = Some(Arc::new(more));
+        self
     }
 
     /// The application of the public listener; every worker builds its own.
@@ -68,7 +79,8 @@ impl Gateway {
             InitError = (),
         > + use<>,
     > {
-        self.app(if self.shared.gateway_services().is_some() { routes::public } else { routes::reader })
+        let routes = if self.shared.gateway_services().is_some() { routes::public } else { routes::reader };
+        self.app(routes, self.more.clone())
     }
 
     /// The application of the internal listener.
@@ -83,12 +95,13 @@ impl Gateway {
             InitError = (),
         > + use<>,
     > {
-        self.app(routes::internal)
+        self.app(routes::internal, None)
     }
 
     fn app(
         &self,
         routes: fn(&mut ServiceConfig, &str),
+        more: Option<Routes>,
     ) -> App<
         impl ServiceFactory<
             ServiceRequest,
@@ -101,7 +114,12 @@ impl Gateway {
         let network = self.shared.network.clone();
         App::new()
             .app_data(Data::from(Arc::clone(&self.shared)))
-            .configure(move |config| routes(config, &network))
+            .configure(move |config| {
+                if let Some(more) = &more {
+                    more(config);
+                }
+                routes(config, &network);
+            })
             .wrap(from_fn(edge))
     }
 

@@ -19,14 +19,17 @@ use ledger_core::{
     genesis::Genesis,
     member::{MemberSet, faults_tolerated},
     merkle::{LeafIndex, TreeSize, inclusion_proof, leaf_hash, node_hash, verify_inclusion},
+    operation::state_hash,
+    policy::Policy,
     policy_file::PolicyFile,
     receipt::Receipt,
-    state::{Changes, OperationRecord, operation_record},
+    state::{Changes, OperationRecord, PendingMembers, StateRead as _, key, operation_record, read_json},
     tile::{TILE_HEIGHT, TileKind, TilePath, decode_bundle, decode_hashes, perfect_root},
     verify::SignedCheckpoint,
 };
 use parking_lot::{Mutex, RwLock};
 use segment_log::SegmentReader;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
@@ -214,6 +217,8 @@ pub(crate) struct Shared {
     pub(crate) chain: Hash32,
     /// This node's member domain.
     pub(crate) domain: String,
+    /// Whether it follows others where it is no member's.
+    pub(crate) follows: bool,
     pub(crate) statement_key: SigningKey,
     pub(crate) clock: ClockMs,
     pub(crate) state: LiveState,
@@ -317,6 +322,21 @@ pub struct BlockAt {
     pub entries: Vec<Vec<u8>>,
 }
 
+/// What a change of members or policy replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Governance {
+    /// Newest decided height.
+    pub height: u64,
+    /// Members in force.
+    pub members: MemberSet,
+    /// A set that waits for its height.
+    pub pending: Option<PendingMembers>,
+    /// Policy in force.
+    pub policy: Policy,
+    /// What a change of the policy names as replaced.
+    pub policy_hash: Hash32,
+}
+
 /// The receipt of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiptAt {
@@ -383,6 +403,10 @@ impl NodeHandle {
         if submission.items.is_empty() {
             return Ok(Vec::new());
         }
+        let trust = self.0.trust_in_force().map_err(|error| SubmitError::Stopped(error.to_string()))?;
+        if self.0.follows && !trust.members.iter().any(|member| member.domain == self.0.domain) {
+            return Err(SubmitError::Refused("this node follows without a vote: submit to a member's node"));
+        }
         let shared = Arc::clone(&self.0);
         let admitted = tokio::task::spawn_blocking(move || check_submission(&shared, submission)).await;
         let (submission, ops) = admitted.map_err(|_| SubmitError::Stopped("checking it failed".to_owned()))??;
@@ -448,6 +472,29 @@ impl NodeHandle {
         Ok(self.0.trust_in_force()?.members.clone())
     }
 
+    /// All member sets that were ever in force, oldest first.
+    #[must_use]
+    pub fn member_sets(&self) -> Vec<MemberSet> {
+        self.0.trust.read().values().map(|trust| trust.members.clone()).collect()
+    }
+
+    /// What a change of members or policy replaces, as the newest decided block left it.
+    pub fn governance(&self) -> Read<Governance> {
+        let state = &self.0.state;
+        Ok(Governance {
+            height: self.height(),
+            members: ledger_core::state::members(state)?,
+            pending: read_json(state, key::PENDING_MEMBERS)?,
+            policy: ledger_core::state::policy(state)?,
+            policy_hash: state_hash(state.get(key::POLICY)?.as_deref()),
+        })
+    }
+
+    /// How an operation ended, as far as blocks have been decided here.
+    pub fn outcome(&self, op: &Hash32) -> Read<Option<OperationRecord>> {
+        Ok(operation_record(&self.0.state, op)?)
+    }
+
     /// `vkey` of the key that signs "not found" statements.
     pub fn statement_key(&self) -> Read<String> {
         statement::vkey(&self.0.domain, &self.0.statement_key)
@@ -467,6 +514,35 @@ impl NodeHandle {
         let first = self.previous_size(height)?;
         let entries = self.entries(first, block.header.tree_size)?;
         Ok(BlockAt { block, entries })
+    }
+
+    /// Encoded blocks from `from` on, each with the first checkpoint of exactly its tree size, none
+    /// beyond the newest checkpoint. At least one where there is one, and no more than `bytes_max` otherwise.
+    pub fn follow(&self, from: u64, bytes_max: usize) -> Read<Vec<(Vec<u8>, Option<String>)>> {
+        let (mut followed, mut bytes) = (Vec::new(), 0);
+        for height in from.max(1)..=self.published()?.height {
+            let block = match self.recent(height) {
+                Some(recent) => recent.block.clone(),
+                None => self.stored_block(height)?,
+            };
+            let encoded = block.encode();
+            bytes += encoded.len();
+            if bytes > bytes_max && !followed.is_empty() {
+                break;
+            }
+            let checkpoint = self.checkpoint_of(TreeSize(block.header.tree_size))?;
+            followed.push((encoded, checkpoint));
+        }
+        Ok(followed)
+    }
+
+    /// The first checkpoint of exactly this size.
+    fn checkpoint_of(&self, size: TreeSize) -> Read<Option<String>> {
+        let Some(record) = self.checkpoint_record_over(LeafIndex(size.0 - 1))? else { return Ok(None) };
+        let record = self.checkpoint_record(record)?;
+        Ok(Some(record)
+            .filter(|record| record.signed().is_ok_and(|signed| signed.checkpoint.size == size))
+            .map(|record| record.note))
     }
 
     fn previous_size(&self, height: u64) -> Read<u64> {
@@ -571,15 +647,7 @@ impl NodeHandle {
             return Ok(None);
         }
         let Some(entry) = self.entry(index)? else { return Ok(None) };
-        let mut record = self.0.state.store.checkpoint_over(index)?;
-        if record.is_none() {
-            record = self.0.recent.read().checkpoint_over(index);
-        }
-        if record.is_none() {
-            // Settled between the two look-ups.
-            record = self.0.state.store.checkpoint_over(index)?;
-        }
-        let Some(record) = record else { return Ok(None) };
+        let Some(record) = self.checkpoint_record_over(index)? else { return Ok(None) };
         let checkpoint = self.checkpoint_record(record)?;
         let signed = checkpoint.signed()?;
         let Checkpoint { size, root, .. } = signed.checkpoint.clone();
@@ -598,6 +666,16 @@ impl NodeHandle {
         let time = times.get(faults_tolerated(members.len())).copied().unwrap_or_default();
         let receipt = Receipt { extra: None, index, path, checkpoint: checkpoint.note };
         Ok(Some(ReceiptAt { receipt, size, root, cosigners: (times.len(), members.len()), time }))
+    }
+
+    /// Number of the record of the first checkpoint over `index`.
+    fn checkpoint_record_over(&self, index: LeafIndex) -> Read<Option<u64>> {
+        if let Some(record) = self.0.state.store.checkpoint_over(index)? {
+            return Ok(Some(record));
+        }
+        let recent = self.0.recent.read().checkpoint_over(index);
+        // Settled between the two look-ups.
+        if recent.is_some() { Ok(recent) } else { self.0.state.store.checkpoint_over(index) }
     }
 
     fn checkpoint_record(&self, record: u64) -> Read<CheckpointRecord> {

@@ -1,10 +1,11 @@
 //! Key files: Ed25519 private keys as PEM PKCS#8, readable by their owner alone.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, spki::der::pem::LineEnding};
@@ -13,15 +14,25 @@ use zeroize::Zeroizing;
 
 use crate::NodeError;
 
-/// The keys of one member's node.
+/// Keys that stand in the member set and are rotated together.
 #[derive(Clone)]
-pub struct NodeKeys {
+pub struct SigningKeys {
     /// Signs the log line.
     pub log: SigningKey,
     /// Cosigns checkpoints.
     pub cosigner: SigningKey,
     /// Votes on blocks.
     pub validator: SigningKey,
+}
+
+/// The keys of one member's node: `KEYS/NAME.pem`, and one folder `KEYS/rotation-N` for every time
+/// that they were rotated. Which of them sign is for the member set of the height to say, so that a
+/// rotation needs no restart and no second in which neither key counts.
+#[derive(Clone)]
+pub struct NodeKeys {
+    folder: PathBuf,
+    /// Oldest first, at least one.
+    signing: Vec<SigningKeys>,
     /// Signs "not found" statements.
     pub statement: SigningKey,
     /// Authenticates this node to the other members' nodes.
@@ -30,33 +41,118 @@ pub struct NodeKeys {
 
 /// Names of the key files in a key folder.
 pub const KEY_FILES: [&str; 7] = ["log", "cosigner", "validator", "statement", "network", "governance", "submitter"];
+/// Names of those that a rotation draws again.
+pub const ROTATED_KEY_FILES: [&str; 5] = ["log", "cosigner", "validator", "governance", "submitter"];
+
+const ROTATION: &str = "rotation-";
+
+impl SigningKeys {
+    fn load(folder: &Path) -> Result<Self, NodeError> {
+        Ok(Self {
+            log: load(folder, "log")?,
+            cosigner: load(folder, "cosigner")?,
+            validator: load(folder, "validator")?,
+        })
+    }
+
+    fn are_of(&self, member: &Member) -> bool {
+        let is = |key: &SigningKey, public: &Hash32| key.verifying_key().to_bytes() == public.0;
+        is(&self.log, &member.log_key)
+            && is(&self.cosigner, &member.cosigner_key)
+            && is(&self.validator, &member.validator_key)
+    }
+}
 
 impl NodeKeys {
     /// Loads the node's keys from a folder.
     pub fn load(folder: &Path) -> Result<Self, NodeError> {
         Ok(Self {
-            log: load(folder, "log")?,
-            cosigner: load(folder, "cosigner")?,
-            validator: load(folder, "validator")?,
+            folder: folder.to_owned(),
+            signing: load_signing(folder)?,
             statement: load(folder, "statement")?,
             network: load(folder, "network")?,
         })
     }
-}
 
-impl NodeKeys {
     /// Public half of the network key: what the other members pin.
     #[must_use]
     pub fn network_key(&self) -> Hash32 {
         Hash32(self.network.verifying_key().to_bytes())
     }
+
+    /// The keys that stand in this member's record.
+    #[must_use]
+    pub fn of(&self, member: &Member) -> Option<&SigningKeys> {
+        self.signing.iter().rev().find(|keys| keys.are_of(member))
+    }
+
+    /// The last ones that were drawn.
+    ///
+    /// # Panics
+    /// Never: there is always one.
+    #[must_use]
+    pub fn newest(&self) -> &SigningKeys {
+        self.signing.last().expect("at least one generation of keys")
+    }
+
+    /// Takes up what a rotation has drawn since.
+    pub fn reload(&mut self) -> Result<(), NodeError> {
+        self.signing = load_signing(&self.folder)?;
+        Ok(())
+    }
+}
+
+fn load_signing(folder: &Path) -> Result<Vec<SigningKeys>, NodeError> {
+    generations(folder)?.iter().map(|folder| SigningKeys::load(folder)).collect()
+}
+
+/// The folders that hold a member's keys: the first one, then each rotation in order.
+pub fn generations(folder: &Path) -> Result<Vec<PathBuf>, NodeError> {
+    let mut rotations: BTreeMap<u32, PathBuf> = BTreeMap::new();
+    for item in fs::read_dir(folder).map_err(NodeError::io("read keys", folder))? {
+        let name = item.map_err(NodeError::io("read keys", folder))?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(ROTATION)).and_then(|number| number.parse().ok());
+        if let Some(number) = number {
+            rotations.insert(number, folder.join(name));
+        }
+    }
+    Ok(std::iter::once(folder.to_owned()).chain(rotations.into_values()).collect())
+}
+
+/// The private half of `public` among all generations of a key; `None` if this member never had it.
+pub fn find(folder: &Path, name: &str, public: &[Hash32]) -> Result<Option<SigningKey>, NodeError> {
+    for folder in generations(folder)?.iter().rev() {
+        let key = load(folder, name)?;
+        if public.contains(&Hash32(key.verifying_key().to_bytes())) {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
+/// Draws the next generation of keys beside those in use. Returns its folder, which gets its name
+/// last: what a crash leaves is drawn again.
+pub fn rotate(folder: &Path) -> Result<PathBuf, NodeError> {
+    let number = generations(folder)?.len();
+    let (unfinished, next) = (folder.join("rotation.new"), folder.join(format!("{ROTATION}{number}")));
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(NodeError::io("remove unfinished keys", &unfinished))?;
+    }
+    draw(&unfinished, &ROTATED_KEY_FILES)?;
+    fs::rename(&unfinished, &next).map_err(NodeError::io("name keys", &next))?;
+    fs::File::open(folder).and_then(|file| file.sync_all()).map_err(NodeError::io("sync folder", folder))?;
+    Ok(next)
 }
 
 /// Draws every key of a member into `folder`, which must not hold any.
 pub fn generate(folder: &Path) -> Result<(), NodeError> {
+    draw(folder, &KEY_FILES)
+}
+
+fn draw(folder: &Path, names: &[&str]) -> Result<(), NodeError> {
     fs::create_dir_all(folder).map_err(NodeError::io("create folder", folder))?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(NodeError::io("protect folder", folder))?;
-    for name in KEY_FILES {
+    for name in names {
         let mut seed = Zeroizing::new([0_u8; 32]);
         getrandom::fill(seed.as_mut())
             .map_err(|error| NodeError::Key { path: folder.join(name), reason: format!("no randomness: {error}") })?;

@@ -30,11 +30,12 @@ use ledger_core::{
     codec::{Reader, Writer},
     equivocation::Equivocation,
     execute::{BatchError, Executed, Parent, execute, omit},
-    member::MemberSet,
+    member::{Member, MemberSet},
     merkle::TreeSize,
     note::{Note, cosign, sign},
     outcome::{Outcome, Verdict},
     state::{PendingMembers, StateError, StateRead, key, operation_record, read_json},
+    verify::SignedCheckpoint,
     vote::Certificate,
 };
 use parking_lot::Mutex;
@@ -188,11 +189,7 @@ impl Ledger {
         let Some(member) = self.in_force.iter().find(|member| member.domain == self.shared.domain) else {
             return Ok(());
         };
-        let own_keys = member.log_key.0 == self.keys.log.verifying_key().to_bytes()
-            && member.cosigner_key.0 == self.keys.cosigner.verifying_key().to_bytes();
-        if !own_keys {
-            return Ok(());
-        }
+        let Some(keys) = self.keys.of(member).cloned() else { return Ok(()) };
         let (origin, root) = (self.shared.genesis.origin.clone(), self.parent.frontier.root());
         // Rounded up: "existed no later than" must not lie before the block.
         let time = (self.shared.clock)().max(self.parent.time).div_ceil(1000);
@@ -202,9 +199,9 @@ impl Ledger {
         let checkpoint = Checkpoint { origin, size, root };
         let text = checkpoint.text();
         let damaged = |error: ledger_core::note::NoteError| NodeError::Damaged(error.to_string());
-        let log_line = sign(&checkpoint.origin, &self.keys.log, &text).map_err(damaged)?;
+        let log_line = sign(&checkpoint.origin, &keys.log, &text).map_err(damaged)?;
         let name = member.cosigner_name();
-        let line = cosign(&name, &self.keys.cosigner, &text, time).map_err(damaged)?;
+        let line = cosign(&name, &keys.cosigner, &text, time).map_err(damaged)?;
         self.signed = size;
         self.cosigning.signed(Open {
             checkpoint,
@@ -236,8 +233,13 @@ impl Ledger {
             tracing::error!(%verdict, size = open.checkpoint.size.0, "a checkpoint is not published");
             return Ok(());
         }
-        let number = self.files.checkpoint_log.append(&[&record.encode()])?;
         let Checkpoint { size, root, .. } = open.checkpoint;
+        self.publish(record, size, root)
+    }
+
+    /// Stores a checkpoint whose quorum was checked, then shows it to readers.
+    fn publish(&mut self, record: CheckpointRecord, size: TreeSize, root: Hash32) -> Result<(), NodeError> {
+        let number = self.files.checkpoint_log.append(&[&record.encode()])?;
         self.shared.recent.write().insert_checkpoint(size, number);
         self.shared.backlog.push(Work::Checkpoint { size, record: number })?;
         self.shared.publish(Published { height: record.height, size, root, note: record.note });
@@ -293,6 +295,21 @@ impl Ledger {
         Ok(())
     }
 
+    /// This node's member at the next height.
+    fn own_member(&self) -> Option<Member> {
+        self.next_members().iter().find(|member| member.domain == self.shared.domain).cloned()
+    }
+
+    /// Takes up the keys of a rotation, once a set that is on its way names them.
+    fn take_up_keys(&mut self) -> Result<(), NodeError> {
+        let pending = self.pending.as_ref().map(|pending| pending.members.iter());
+        let own = pending.into_iter().flatten().find(|member| member.domain == self.shared.domain);
+        match own {
+            Some(member) if self.keys.of(member).is_none() => self.keys.reload(),
+            _ => Ok(()),
+        }
+    }
+
     /// Members of the next height.
     fn next_members(&self) -> Arc<MemberSet> {
         match self.pending.as_ref().filter(|pending| pending.effective == self.parent.height + 1) {
@@ -315,7 +332,13 @@ impl Application for Ledger {
         Arc::new(GuardedSigner {
             guard: Arc::clone(&self.files.guard),
             chain: self.shared.chain,
-            key: self.keys.validator.clone(),
+            key: self
+                .own_member()
+                .as_ref()
+                .and_then(|own| self.keys.of(own))
+                .unwrap_or(self.keys.newest())
+                .validator
+                .clone(),
             silent_up_to: Arc::clone(&self.silent_up_to),
         })
     }
@@ -328,10 +351,13 @@ impl Application for Ledger {
         self.shared.pool.is_closed()
     }
 
+    fn is_member(&self) -> bool {
+        !self.shared.follows || self.own_member().is_some()
+    }
+
     fn may_vote(&self) -> bool {
-        let own = self.keys.validator.verifying_key().to_bytes();
         let promise = *self.files.guard.lock().promise();
-        self.next_members().iter().any(|member| member.validator_key.0 == own)
+        self.own_member().is_some_and(|own| self.keys.of(&own).is_some())
             && promise.decided < self.height()
             && promise.height <= self.height()
             && self.silent_up_to.load(Ordering::Relaxed) < self.height()
@@ -430,6 +456,7 @@ impl Application for Ledger {
             let state = BlockState { changes: &executed.changes, below: &self.shared.state };
             self.in_force = Arc::new(ledger_core::state::members(&state)?);
             self.pending = read_json(&state, key::PENDING_MEMBERS)?;
+            self.take_up_keys()?;
         }
         self.parent = commit(&self.shared, block, executed, bytes.len())?;
         self.files.proposals.clear()?;
@@ -487,6 +514,23 @@ impl Application for Ledger {
 
     fn outbox(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.outbox)
+    }
+
+    fn checkpoint(&mut self, note: &str) -> Result<bool, Failure> {
+        let size = self.parent.frontier.size();
+        let trust = self.shared.trust_at(size)?;
+        let Ok(signed) = SignedCheckpoint::parse(note) else { return Ok(false) };
+        let Checkpoint { origin, size: signed_size, root } = &signed.checkpoint;
+        let own = (origin, *signed_size, *root) == (&self.shared.genesis.origin, size, self.parent.frontier.root());
+        let signatures = signed.check_signatures(&trust.policy);
+        if !own || signatures.and_then(|signatures| signatures.check_quorum(&trust.policy)).is_err() {
+            return Ok(false);
+        }
+        if self.shared.published.load().as_ref().as_ref().is_none_or(|published| published.size < size) {
+            let record = CheckpointRecord { height: self.parent.height, note: note.to_owned() };
+            self.publish(record, size, self.parent.frontier.root())?;
+        }
+        Ok(true)
     }
 
     fn equivocation(&mut self, found: &Equivocation) -> Result<(), Failure> {

@@ -24,9 +24,10 @@ mod statement;
 mod tail;
 mod tiles;
 
-pub use chopmark_consensus::{NetworkConfig, Peer};
+pub use chopmark_consensus::{BlockSource, Followed, NetworkConfig, Peer, Peers, Proposal};
 pub use error::NodeError;
 pub use handle::{
-    BlockAt, ClockMs, DigestPositions, NodeHandle, Published, ReceiptAt, SUBMISSION_BYTES_MAX, SubmitError, Submitted,
+    BlockAt, ClockMs, DigestPositions, Governance, NodeHandle, Published, ReceiptAt, SUBMISSION_BYTES_MAX, SubmitError,
+    Submitted,
 };
 pub use open::{Layout, Node, NodeConfig, POOL_BYTES_MAX, init, promise_of_data};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use chopmark_consensus::{Consensus as _, Malachite, NetworkConfig};
+use chopmark_consensus::{Application as _, BlockSource, Consensus as _, Following, Malachite, NetworkConfig};
 use ledger_core::{
     Hash32,
     block::{Block, STATE_DIGEST_INTERVAL},
@@ -125,6 +125,8 @@ pub struct NodeConfig {
     pub pool_bytes_max: usize,
     /// How it meets the other members' nodes.
     pub network: NetworkConfig,
+    /// Where a node that is no member's follows; without one it waits for members to let it in.
+    pub source: Option<Arc<dyn BlockSource>>,
 }
 
 /// A running node: dropping it stops its threads.
@@ -228,6 +230,7 @@ impl Node {
         let shared = Arc::new(Shared {
             chain,
             domain: config.domain,
+            follows: config.source.is_some(),
             statement_key: config.keys.statement.clone(),
             clock: config.clock,
             state,
@@ -268,7 +271,7 @@ impl Node {
         node.ledger = Some(spawn("ledger", move || {
             // Closes the pool however this thread ends, so that nobody waits for an outcome.
             let _close = ClosePool(Arc::clone(&ledger.shared));
-            if let Err(error) = engine.run(&mut ledger) {
+            if let Err(error) = agree(&mut ledger, &mut engine, config.source) {
                 tracing::error!(%error, "the node stops deciding and signing");
                 ledger.shared.fail(&NodeError::from(error));
             }
@@ -303,6 +306,27 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Agrees with the other members as long as this node is a member's, and follows them otherwise.
+fn agree(
+    ledger: &mut Ledger,
+    engine: &mut Malachite,
+    source: Option<Arc<dyn BlockSource>>,
+) -> Result<(), chopmark_consensus::Failure> {
+    let mut following = source.map(|source| Following { source });
+    while !ledger.is_stopping() {
+        match following.as_mut().filter(|_| !ledger.is_member()) {
+            Some(following) => {
+                // What waits here for a turn will not get one.
+                ledger.shared.pool.retain(|_| false);
+                following.run(ledger)?;
+            }
+            None => engine.run(ledger)?,
+        }
+        tracing::info!(member = ledger.is_member(), "the node's part has changed, or it stops");
+    }
+    Ok(())
 }
 
 struct ClosePool(Arc<Shared>);

@@ -88,8 +88,9 @@ fn data(test: &str) -> std::path::PathBuf {
     chopmark_node::init(&node, &guard, &genesis).unwrap();
     let keys = NodeKeys::load(&data.join("keys")).unwrap();
     let (domain, clock) = ("operator.example".to_owned(), Arc::new(|| TIME_MS));
-    let network = chopmark_node::NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new() };
-    let config = NodeConfig { data: node, guard, keys, domain, clock, pool_bytes_max: POOL_BYTES_MAX, network };
+    let network = chopmark_node::NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new().into() };
+    let config =
+        NodeConfig { data: node, guard, keys, domain, clock, pool_bytes_max: POOL_BYTES_MAX, network, source: None };
     Node::open(config).unwrap().close();
     data
 }

@@ -47,7 +47,7 @@ impl Place {
     fn with_keys(domain: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         keys::generate(&folder.path().join("keys")).unwrap();
-        let network = NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new() };
+        let network = NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new().into() };
         let clock = Arc::new(AtomicU64::new(1_790_000_001_000));
         Self { folder, clock, domain: domain.to_owned(), network }
     }
@@ -83,6 +83,7 @@ impl Place {
             clock: Arc::new(move || clock.fetch_add(1, Ordering::Relaxed)),
             pool_bytes_max: POOL_BYTES_MAX,
             network: self.network.clone(),
+            source: None,
         })
     }
 
@@ -156,8 +157,10 @@ impl Consortium {
             .collect();
         for (at, place) in members.iter_mut().enumerate() {
             let others = peers.iter().enumerate().filter(|(other, _)| *other != at);
-            place.network =
-                NetworkConfig { listen: peers[at].address, peers: others.map(|(_, peer)| peer.clone()).collect() };
+            place.network = NetworkConfig {
+                listen: peers[at].address,
+                peers: others.map(|(_, peer)| peer.clone()).collect::<Vec<_>>().into(),
+            };
             // One clock for all: each reading is a millisecond later than the one before.
             place.clock = Arc::new(AtomicU64::new(1_790_000_001_000));
         }

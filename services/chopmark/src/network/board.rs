@@ -1,0 +1,160 @@
+//! What a member's node keeps and shows besides the ledger: peer cards and proposals. Both are
+//! signed, so nodes take them over from each other.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use chopmark_node::Governance;
+use ledger_core::{
+    Hash32,
+    member::{Member, MemberSet},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::Mutex;
+
+use super::{
+    card::PeerCard,
+    proposal::{PROPOSAL_BYTES_MAX, Proposal, Standing},
+};
+use crate::{member::private_folder, secrets};
+
+/// Proposals that a node keeps at most: members make few, and one that is let down by its members is
+/// not to fill the disk.
+const PROPOSALS_MAX: usize = 64;
+
+/// Cards and proposals, as they are served and kept.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Notices {
+    pub(crate) cards: Vec<PeerCard>,
+    pub(crate) proposals: Vec<Proposal>,
+}
+
+/// A node's cards and proposals, kept in its folder.
+pub(crate) struct Board {
+    folder: PathBuf,
+    chain: Hash32,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    cards: BTreeMap<String, PeerCard>,
+    proposals: BTreeMap<Hash32, Proposal>,
+}
+
+fn read_all<T: DeserializeOwned>(folder: &Path) -> anyhow::Result<Vec<T>> {
+    let mut read = Vec::new();
+    for item in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = item?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            let one = serde_json::from_slice(&bytes);
+            read.push(one.with_context(|| format!("{} cannot be read: remove it", path.display()))?);
+        }
+    }
+    Ok(read)
+}
+
+impl Board {
+    /// Opens the board in a member's folder.
+    pub(crate) fn open(folder: &Path, chain: Hash32) -> anyhow::Result<Self> {
+        let board = Self { folder: folder.join("board"), chain, kept: Mutex::default() };
+        for kind in ["cards", "proposals"] {
+            private_folder(&board.folder.join(kind))?;
+        }
+        let cards: Vec<PeerCard> = read_all(&board.folder.join("cards"))?;
+        let proposals: Vec<Proposal> = read_all(&board.folder.join("proposals"))?;
+        let proposals = proposals.into_iter().map(|proposal| Ok((proposal.id()?, proposal)));
+        let kept = Kept {
+            cards: cards.into_iter().map(|card| (card.domain.clone(), card)).collect(),
+            proposals: proposals.collect::<anyhow::Result<_>>()?,
+        };
+        Ok(Self { kept: Mutex::new(kept), ..board })
+    }
+
+    fn path(&self, kind: &str, name: &str) -> PathBuf {
+        self.folder.join(kind).join(format!("{name}.json"))
+    }
+
+    /// Everything, as it is served.
+    pub(crate) async fn notices(&self) -> Notices {
+        let kept = self.kept.lock().await;
+        Notices { cards: kept.cards.values().cloned().collect(), proposals: kept.proposals.values().cloned().collect() }
+    }
+
+    /// Takes over what holds: later cards of these members, and approvals of members in force.
+    pub(crate) async fn take(&self, notices: Notices, known: &[Member], governance: &Governance) -> anyhow::Result<()> {
+        for card in notices.cards {
+            self.take_card(card, known).await?;
+        }
+        for proposal in notices.proposals {
+            // What a peer sends wrongly is its own business.
+            if let Err(error) = self.take_proposal(proposal, governance).await {
+                tracing::debug!(%error, "a proposal is not taken over");
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn take_card(&self, card: PeerCard, known: &[Member]) -> anyhow::Result<()> {
+        let mut kept = self.kept.lock().await;
+        // The newest record of a member is the first: a card under a key that was replaced gives way.
+        let Some(member) = known.iter().find(|member| member.domain == card.domain) else { return Ok(()) };
+        let before = kept.cards.get(&card.domain).filter(|before| before.is_of(&self.chain, member));
+        if before.is_none_or(|before| before.time < card.time) && card.is_of(&self.chain, member) {
+            secrets::write(&self.path("cards", &card.domain), &serde_json::to_string_pretty(&card)?)?;
+            kept.cards.insert(card.domain.clone(), card);
+        }
+        Ok(())
+    }
+
+    /// Takes over a proposal, or its approvals; returns it as it is then kept.
+    pub(crate) async fn take_proposal(&self, mut new: Proposal, governance: &Governance) -> anyhow::Result<Proposal> {
+        let change = new.change()?;
+        anyhow::ensure!(change.common().chain == self.chain, "it is for another network");
+        anyhow::ensure!(
+            matches!(new.standing(governance)?, Standing::Open { .. }),
+            "it has expired, or what it was to replace has been replaced meanwhile"
+        );
+        let id = new.id()?;
+        let mut kept = self.kept.lock().await;
+        if let Some(before) = kept.proposals.get(&id) {
+            anyhow::ensure!(before.operation == new.operation, "another proposal has this id");
+            new.approvals.extend(before.approvals.iter().cloned());
+            new.card = before.card.clone().or(new.card);
+        }
+        let candidates = new.members();
+        let vouched =
+            |card: &PeerCard| candidates.iter().flat_map(MemberSet::iter).any(|member| card.is_of(&self.chain, member));
+        new.card = new.card.filter(vouched);
+        new.keep_sound(&self.chain, &governance.members);
+        anyhow::ensure!(!new.approvals.is_empty(), "no member in force has approved it");
+        if kept.proposals.get(&id) == Some(&new) {
+            return Ok(new);
+        }
+        anyhow::ensure!(kept.proposals.len() < PROPOSALS_MAX, "{PROPOSALS_MAX} proposals wait already");
+        let text = serde_json::to_string_pretty(&new)?;
+        anyhow::ensure!(text.len() <= PROPOSAL_BYTES_MAX, "it is larger than {PROPOSAL_BYTES_MAX} bytes");
+        secrets::write(&self.path("proposals", &id.to_string()), &text)?;
+        kept.proposals.insert(id, new.clone());
+        Ok(new)
+    }
+
+    /// Drops proposals that cannot come into force any more.
+    pub(crate) async fn drop_ended(&self, governance: &Governance) -> anyhow::Result<()> {
+        let mut kept = self.kept.lock().await;
+        let ended = |proposal: &Proposal| !matches!(proposal.standing(governance), Ok(Standing::Open { .. }));
+        let ended: Vec<Hash32> =
+            kept.proposals.iter().filter(|(_, proposal)| ended(proposal)).map(|(id, _)| *id).collect();
+        for id in ended {
+            let path = self.path("proposals", &id.to_string());
+            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            kept.proposals.remove(&id);
+        }
+        Ok(())
+    }
+}

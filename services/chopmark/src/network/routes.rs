@@ -1,0 +1,69 @@
+//! What a member's node serves to other nodes, beside what it serves to readers: the genesis, the
+//! decided blocks, and the board. Public, as all of it is: whoever asks has to check it anyway.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpResponse,
+    http::StatusCode,
+    web::{self, Data, Path, ServiceConfig},
+};
+use chopmark_gateway::LogReader;
+use chopmark_node::{NodeError, NodeHandle};
+use ledger_core::codec::Writer;
+
+use super::{board::Board, peering::BLOCKS_BYTES};
+
+/// What these routes read.
+#[derive(Clone)]
+pub(crate) struct PeerInterface {
+    pub(crate) node: NodeHandle,
+    /// A node without one has no members of its own choice: those of an embedded network.
+    pub(crate) board: Option<Arc<Board>>,
+}
+
+/// Adds the routes.
+pub(crate) fn register(config: &mut ServiceConfig, interface: &PeerInterface) {
+    config
+        .app_data(Data::new(interface.clone()))
+        .route("/peer/v1/genesis", web::get().to(genesis))
+        .route("/peer/v1/blocks/{height}", web::get().to(blocks))
+        .route("/peer/v1/board", web::get().to(board));
+}
+
+async fn genesis(interface: Data<PeerInterface>, _reader: LogReader) -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(interface.node.genesis().encode())
+}
+
+/// Blocks from a height on: version, count, then each block and its checkpoint behind their lengths.
+async fn blocks(interface: Data<PeerInterface>, height: Path<u64>, _reader: LogReader) -> HttpResponse {
+    let node = interface.node.clone();
+    let read = web::block(move || match node.follow(*height, BLOCKS_BYTES) {
+        Err(NodeError::NothingPublished) => Ok(Vec::new()),
+        read => read,
+    });
+    let blocks = match read.await {
+        Ok(Ok(blocks)) => blocks,
+        Ok(Err(error)) => return unavailable(&error.to_string()),
+        Err(error) => return unavailable(&error.to_string()),
+    };
+    let mut writer = Writer::new();
+    writer.u8(1).u32(u32::try_from(blocks.len()).unwrap_or_default());
+    for (block, checkpoint) in &blocks {
+        writer.bytes(block).bytes(checkpoint.as_deref().unwrap_or_default().as_bytes());
+    }
+    HttpResponse::Ok().content_type("application/octet-stream").body(writer.finish())
+}
+
+async fn board(interface: Data<PeerInterface>, _reader: LogReader) -> HttpResponse {
+    match &interface.board {
+        Some(board) => HttpResponse::Ok().json(board.notices().await),
+        None => HttpResponse::Ok().json(super::board::Notices::default()),
+    }
+}
+
+fn unavailable(reason: &str) -> HttpResponse {
+    tracing::warn!(reason, "another node was not served");
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    HttpResponse::build(status).json(serde_json::json!({ "title": "not now", "status": status.as_u16() }))
+}

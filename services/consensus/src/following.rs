@@ -1,0 +1,97 @@
+//! Following without a vote: decided blocks and their checkpoints as members serve them to
+//! everybody. Nothing is believed: certificate, execution and checkpoint are checked here.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ledger_core::vote::Certificate;
+
+use crate::{Application, Consensus, EngineError, Failure, Proposal, Slot};
+
+/// Time between two questions while there is nothing new.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How soon a node that is to stop sees it.
+const STOP_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A decided block as somebody serves it.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// Header and batch.
+    pub proposal: Proposal,
+    /// Who decided it.
+    pub certificate: Certificate,
+    /// The first checkpoint of exactly the log's size after this block, where there is one.
+    pub checkpoint: Option<String>,
+}
+
+/// Where decided blocks come from.
+pub trait BlockSource: Send + Sync {
+    /// Blocks from `height` on, in order; none where nobody asked has more. Takes seconds at most.
+    fn blocks(&self, height: u64) -> Vec<Followed>;
+
+    /// What the last call brought does not hold: somebody else is to be asked.
+    fn blame(&self, reason: &str);
+}
+
+/// Follows as long as the node is no member's.
+pub struct Following {
+    /// Who is asked.
+    pub source: Arc<dyn BlockSource>,
+}
+
+impl Consensus for Following {
+    fn run(&mut self, application: &mut dyn Application) -> Result<(), Failure> {
+        let started = Instant::now();
+        while !application.is_stopping() && !application.is_member() {
+            application.tick(started.elapsed())?;
+            // Whoever follows says nothing to the members.
+            application.outbox();
+            let blocks = self.source.blocks(application.height());
+            if blocks.is_empty() {
+                rest(application);
+            }
+            for block in blocks {
+                if let Err(reason) = take(application, block)? {
+                    self.source.blame(reason);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rest(application: &dyn Application) {
+    let until = Instant::now() + PAUSE;
+    while !application.is_stopping() && Instant::now() < until {
+        thread::sleep(STOP_INTERVAL);
+    }
+}
+
+/// Takes over a block, or says what is wrong with it.
+fn take(application: &mut dyn Application, block: Followed) -> Result<Result<(), &'static str>, Failure> {
+    let Followed { proposal, certificate, checkpoint } = block;
+    let (height, value) = (application.height(), proposal.header.hash());
+    let chain = application.signer().chain();
+    if certificate.verify(&chain, height, &value, &application.members()).is_err() {
+        return Ok(Err("a block without the members' certificate"));
+    }
+    let slot = Slot { height, round: certificate.round, valid_round: None, proposer: [0; 20] };
+    match application.judge(slot, &proposal.encode(), false)? {
+        Some(judged) if judged.valid => {}
+        // Under this header hash there is another batch.
+        None => return Ok(Err("a block with another batch")),
+        Some(_) => {
+            let reason = format!("the members decided a block at height {height} that does not execute here");
+            return Err(EngineError(reason).into());
+        }
+    }
+    application.decide(certificate)?;
+    match checkpoint {
+        Some(note) if !application.checkpoint(&note)? => Ok(Err("a checkpoint that does not hold")),
+        _ => Ok(Ok(())),
+    }
+}
