@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use chopmark_tests::{Dev, SmallDisk, evidence, fsck, fsck_by, long, seeded, verify};
+use chopmark_tests::{Dev, SmallDisk, evidence, fill_up, fsck, fsck_by, long, seeded, verify};
 use ledger_core::{
     checkpoint::Checkpoint,
     merkle::{Frontier, leaf_hash},
@@ -438,17 +438,6 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let guard = disk.path().join("data.guard");
     let (code, text) = fsck_by(&mut disk.command(), &data, guard.as_os_str()).unwrap();
     assert_eq!(code, 0, "{text}");
-}
-
-/// Leaves a little room on the file system of `path`: not every writer fails at once.
-fn fill_up(path: &Path) {
-    use std::io::Write as _;
-    let mut file = fs::File::create(path).unwrap();
-    for block in [1 << 20, 1 << 12, 1] {
-        while file.write_all(&vec![1; block]).is_ok() {}
-    }
-    let len = file.metadata().unwrap().len();
-    file.set_len(len - (64 << 10)).unwrap();
 }
 
 fn list(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod clocks;
+mod disks;
+
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use chopmark_tests::{

@@ -2,6 +2,7 @@
 //!
 //! This library is the harness: a running `chopmark dev` in a temporary folder.
 
+pub mod byzantine;
 pub mod members;
 pub mod proxy;
 
@@ -297,6 +298,17 @@ impl Drop for SmallDisk {
         let _killed = self.holder.kill();
         let _reaped = self.holder.wait();
     }
+}
+
+/// Fills the file system of `path`, and leaves a little room: not every writer fails at once.
+pub fn fill_up(path: &Path) {
+    use std::io::Write as _;
+    let mut file = fs::File::create(path).expect("a file");
+    for block in [1 << 20, 1 << 12, 1] {
+        while file.write_all(&vec![1; block]).is_ok() {}
+    }
+    let len = file.metadata().expect("its length").len();
+    file.set_len(len - (64 << 10)).expect("room");
 }
 
 /// Request body of plain evidence with one digest.

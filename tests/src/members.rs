@@ -1,7 +1,7 @@
 //! A consortium of real processes, each `chopmark node`, with a proxy on every way between two.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -14,11 +14,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use ed25519_dalek::{Signer as _, SigningKey, pkcs8::DecodePrivateKey as _};
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey, pkcs8::DecodePrivateKey as _};
 use ledger_core::{
     Hash32,
     batch::Submission,
     digests::{Algorithm, Digests},
+    equivocation::Equivocation,
     genesis::Genesis,
     hash::sha3_256,
     operation::{
@@ -36,7 +37,10 @@ use crate::{
     proxy::{Direction, Link},
 };
 
-const TENANT: &str = "ten_test";
+/// The tenant that everything is recorded for.
+pub const TENANT: &str = "ten_test";
+/// A tenant whose own key has to sign; a test registers it.
+pub const KEYED_TENANT: &str = "ten_keyed";
 /// How long a network may take to get on once a quorum is back.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -140,6 +144,25 @@ fn content(number: u64) -> Vec<u8> {
 
 fn op(number: u64) -> Hash32 {
     sha3_256(&number.to_be_bytes())
+}
+
+/// Evidence of file `number`, without a signature of the tenant.
+pub fn evidence_of(chain: &Hash32, tenant: &str, number: u64) -> SignedOperation {
+    let content = content(number);
+    let operation = Operation::Evidence(Box::new(Evidence {
+        chain: *chain,
+        commitment: None,
+        digests: Some(Digests { sha256: Some(Algorithm::Sha256.digest(&content)), ..Digests::default() }),
+        media_type: None,
+        op: op(number),
+        private: None,
+        request: sha3_256(&content),
+        size: Some(content.len() as u64),
+        tenant: tenant.to_owned(),
+        kind: OperationType::Evidence,
+        v: V1,
+    }));
+    SignedOperation::unsigned(operation.encode())
 }
 
 /// The tree size of a receipt's checkpoint: the line after the log's origin.
@@ -472,17 +495,25 @@ impl Network {
         )
     }
 
-    async fn register_tenant(&self) -> anyhow::Result<()> {
+    /// The first record: it needs a quorum of members.
+    pub async fn register_tenant(&self) -> anyhow::Result<()> {
+        let index = self.submit(self.approved_tenant(TENANT, None)?).await?;
+        ensure!(index == 2, "the tenant is entry {index}");
+        Ok(())
+    }
+
+    /// A new tenant, approved by all members.
+    pub fn approved_tenant(&self, tenant: &str, tenant_key: Option<Hash32>) -> anyhow::Result<SignedOperation> {
         let chain = self.genesis.chain_id();
         let operation = Operation::TenantSet(Box::new(TenantSet {
             chain,
             expires: 1_000_000,
-            key: None,
-            op: sha3_256(b"tenant"),
+            key: tenant_key,
+            op: sha3_256(tenant.as_bytes()),
             replaces: Hash32::ZERO,
-            request: sha3_256(b"tenant"),
+            request: sha3_256(tenant.as_bytes()),
             status: TenantStatus::Active,
-            tenant: TENANT.to_owned(),
+            tenant: tenant.to_owned(),
             tier: 3,
             kind: OperationType::TenantSet,
             v: V1,
@@ -495,9 +526,12 @@ impl Network {
             let signature = key.sign(&message).to_bytes();
             signatures.push(OperationSignature { key: Hash32(key.verifying_key().to_bytes()), signature });
         }
-        let index = self.submit(SignedOperation { operation, signatures }).await?;
-        ensure!(index == 2, "the tenant is entry {index}");
-        Ok(())
+        Ok(SignedOperation { operation, signatures })
+    }
+
+    /// Where a member reaches another one.
+    pub fn way(&self, from: usize, to: usize) -> Option<SocketAddr> {
+        self.links.get(&(from, to)).map(|link| link.address)
     }
 
     /// Submits to every node again and again until one acknowledges: the leaf index.
@@ -526,21 +560,7 @@ impl Network {
 
     /// Records file `number`; remembers what was acknowledged.
     pub async fn notarize(&self, number: u64) -> anyhow::Result<u64> {
-        let content = content(number);
-        let operation = Operation::Evidence(Box::new(Evidence {
-            chain: self.genesis.chain_id(),
-            commitment: None,
-            digests: Some(Digests { sha256: Some(Algorithm::Sha256.digest(&content)), ..Digests::default() }),
-            media_type: None,
-            op: op(number),
-            private: None,
-            request: sha3_256(&content),
-            size: Some(content.len() as u64),
-            tenant: TENANT.to_owned(),
-            kind: OperationType::Evidence,
-            v: V1,
-        }));
-        let index = self.submit(SignedOperation::unsigned(operation.encode())).await?;
+        let index = self.submit(evidence_of(&self.genesis.chain_id(), TENANT, number)).await?;
         if let Ok(mut told) = self.told.lock() {
             let before = told.committed.insert(number, index);
             ensure!(before.is_none_or(|before| before == index), "{number} stands at {before:?} and {index}");
@@ -566,6 +586,46 @@ impl Network {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         false
+    }
+
+    /// A block with header and certificate, as a member's node serves it; `None` above its newest
+    /// checkpoint.
+    pub async fn block(&self, member: usize, height: u64) -> anyhow::Result<Option<Value>> {
+        let url = format!("{}/v1/blocks/{height}", self.members[member].read);
+        let answer = self.http.get(url).send().await?;
+        if answer.status() == reqwest::StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        Ok(Some(answer.error_for_status()?.json().await?))
+    }
+
+    /// Heights from `first` on that were proposed by `member` and decided, as `reader` serves them, and
+    /// how many blocks there are.
+    pub async fn decided_of(&self, member: usize, reader: usize, first: u64) -> anyhow::Result<(Vec<u64>, u64)> {
+        let (mut found, mut height) = (Vec::new(), first);
+        while let Some(block) = self.block(reader, height).await? {
+            let round = block.pointer("/certificate/round").and_then(Value::as_u64).context("a round")?;
+            // Members take turns in the order of their domains, which is that of their numbers.
+            if (height + round) % self.members.len() as u64 == member as u64 {
+                found.push(height);
+            }
+            height += 1;
+        }
+        Ok((found, height - first))
+    }
+
+    /// Whether a member's log says this.
+    pub fn has_logged(&self, number: usize, what: &str) -> bool {
+        let log = fs::read_to_string(self.members[number].folder.with_extension("log")).unwrap_or_default();
+        log.contains(what)
+    }
+
+    /// Writes a table of faults into a member's configuration; in force from its next start on.
+    pub fn rehearse(&self, number: usize, faults: &str) -> anyhow::Result<()> {
+        let path = self.members[number].folder.join("node.toml");
+        let config = fs::read_to_string(&path)?;
+        let config = config.split("\n[faults]").next().unwrap_or_default();
+        Ok(fs::write(&path, format!("{config}\n[faults]\n{faults}\n"))?)
     }
 
     /// Newest size under a quorum, as a member's node serves it; `None` while it does not answer.
@@ -638,10 +698,10 @@ impl Network {
         }
         let doubled = places.iter().find(|(_, places)| places.len() > 1);
         ensure!(doubled.is_none(), "an operation stands twice: {doubled:?}");
-        let (committed, receipts) = match self.told.lock() {
+        let committed = match self.told.lock() {
             Ok(told) => {
                 ensure!(told.failures.is_empty(), "not committed: {:?}", told.failures);
-                (told.committed.clone(), told.receipts.clone())
+                told.committed.clone()
             }
             Err(_) => bail!("a task of this test has panicked"),
         };
@@ -650,21 +710,75 @@ impl Network {
             ensure!(found == Some(&vec![*index]), "{number} was acknowledged at {index} and stands at {found:?}");
         }
         for member in &all {
-            let policies = self.policies(*member).await?;
-            for (number, entry, receipt) in &receipts {
-                let content = content(*number);
-                let file = FileFacts { digests: Digests::of(&content), size: content.len() as u64 };
-                let size = checkpoint_size(receipt).context("a receipt names its size")?;
-                let policy = policies.range(..=size).next_back().map(|(_, policy)| policy).context("a policy")?;
-                let verdict = verify(Some(&file), entry, receipt, policy);
-                ensure!(matches!(verdict, Verdict::Valid(_)), "receipt of {number}: {verdict}");
-            }
+            self.receipt_times(*member).await?;
         }
         Ok(shortest)
     }
 
+    /// Verifies every receipt that was handed out against a member's policy: by when each says that its
+    /// record existed, in Unix seconds.
+    pub async fn receipt_times(&self, member: usize) -> anyhow::Result<Vec<u64>> {
+        let receipts = self.told.lock().map(|told| told.receipts.clone()).unwrap_or_default();
+        let policies = self.policies(member).await?;
+        let mut times = Vec::new();
+        for (number, entry, receipt) in &receipts {
+            let content = content(*number);
+            let file = FileFacts { digests: Digests::of(&content), size: content.len() as u64 };
+            let size = checkpoint_size(receipt).context("a receipt names its size")?;
+            let policy = policies.range(..=size).next_back().map(|(_, policy)| policy).context("a policy")?;
+            match verify(Some(&file), entry, receipt, policy) {
+                Verdict::Valid(valid) => times.push(valid.time.context("a receipt without a time")?),
+                verdict => bail!("receipt of {number}: {verdict}"),
+            }
+        }
+        Ok(times)
+    }
+
+    /// Every record of the log is one that was submitted here. To be asked when no submission is
+    /// under way that nobody waits for.
+    pub async fn check_nothing_invented(&self) -> anyhow::Result<()> {
+        let reader = self.present[0];
+        let size = self.size(reader).await.context("a size")?;
+        let told = self.told.lock().map(|told| told.committed.clone()).unwrap_or_default();
+        let known: BTreeSet<String> = told.keys().map(|number| op(*number).to_string()).collect();
+        for entry in self.entries(reader, size).await? {
+            let entry: Value = serde_json::from_slice(&entry)?;
+            if entry["type"] == "evidence" {
+                ensure!(entry["op"].as_str().is_some_and(|op| known.contains(op)), "nobody submitted {entry}");
+            }
+        }
+        Ok(())
+    }
+
+    /// What `chopmark network evidence` says of a member's node; each piece is checked with Ed25519.
+    pub fn evidence(&self, number: usize) -> anyhow::Result<Vec<Equivocation>> {
+        let mut command = Command::new(binary());
+        let output = command.args(["network", "evidence", "--data"]).arg(&self.members[number].folder).output()?;
+        let mut found = Vec::new();
+        for line in String::from_utf8(output.stdout)?.lines() {
+            let one: Equivocation = serde_json::from_str(line)?;
+            ensure!(one.first != one.second, "no contradiction: {line}");
+            let key = VerifyingKey::from_bytes(&one.key.0)?;
+            for signed in [&one.first, &one.second] {
+                let signature = Signature::from_slice(&hex::decode(&signed.signature)?)?;
+                key.verify_strict(&hex::decode(&signed.message)?, &signature).context("evidence does not verify")?;
+            }
+            found.push(one);
+        }
+        ensure!(output.status.code() == Some(i32::from(!found.is_empty())), "exit code {:?}", output.status);
+        Ok(found)
+    }
+
     /// Stops all, and looks at every file of every member.
     pub fn stop_and_check_files(self) -> anyhow::Result<()> {
+        for member in self.present.iter().map(|number| &self.members[*number]) {
+            ensure!(!member.folder.join("node/equivocations.jsonl").exists(), "{} saw an equivocation", member.domain);
+        }
+        self.stop_and_fsck()
+    }
+
+    /// The same, where equivocations were to be seen.
+    pub fn stop_and_fsck(self) -> anyhow::Result<()> {
         for number in self.present.clone() {
             self.stop(number)?;
         }
@@ -672,7 +786,6 @@ impl Network {
             let (code, text) =
                 crate::fsck_by(&mut Command::new(binary()), &member.folder.join("node"), member.guard.as_os_str())?;
             ensure!(code == 0, "{}: {text}", member.domain);
-            ensure!(!member.folder.join("node/equivocations.jsonl").exists(), "{} saw an equivocation", member.domain);
         }
         Ok(())
     }

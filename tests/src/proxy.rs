@@ -38,6 +38,8 @@ struct Conditions {
 /// A link between two nodes. Dropping it closes everything.
 #[derive(Debug)]
 pub struct Link {
+    /// Where it listens.
+    pub address: SocketAddr,
     conditions: watch::Sender<Conditions>,
 }
 
@@ -47,7 +49,7 @@ impl Link {
         let listener = TcpListener::bind(from).await.with_context(|| format!("proxy at {from}"))?;
         let (conditions, seen) = watch::channel(Conditions::default());
         tokio::spawn(accept(listener, to, seen, ChaCha8Rng::seed_from_u64(seed)));
-        Ok(Self { conditions })
+        Ok(Self { address: from, conditions })
     }
 
     /// Cuts the link: open connections end, new ones are refused at once.

@@ -4,12 +4,18 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, bail};
-use chopmark_node::Peer;
-use ledger_core::Hash32;
+use chopmark_node::{ClockMs, Layout, Peer};
+use ledger_core::{
+    Hash32,
+    genesis::{Genesis, Network},
+};
 use serde::{Deserialize, Serialize};
+
+use crate::system;
 
 /// `node.toml`: how a member's node is run and where it meets the others. Nothing in it is secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +24,17 @@ pub(crate) struct NodeFile {
     pub(crate) node: NodeSection,
     #[serde(default, rename = "peer")]
     pub(crate) peers: Vec<PeerSection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) faults: Option<FaultsSection>,
+}
+
+/// Faults to rehearse; only on a sandbox network.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FaultsSection {
+    /// Added to the machine's clock.
+    #[serde(default)]
+    pub(crate) clock_offset_ms: i64,
 }
 
 /// This node.
@@ -90,6 +107,22 @@ impl MemberFolder {
         toml::from_str(&text).with_context(|| format!("{} is not a node's configuration", path.display()))
     }
 
+    /// The clock that the configuration asks for: the machine's, or one that is off for a rehearsal.
+    pub(crate) fn clock(&self, file: &NodeFile) -> anyhow::Result<ClockMs> {
+        let Some(faults) = file.faults else { return Ok(Arc::new(system::now_ms)) };
+        let path = Layout(self.node()).genesis();
+        let genesis = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        if Genesis::parse(&genesis)?.network != Network::Sandbox {
+            bail!(
+                "{} has a table [faults]: faults are rehearsed on sandbox networks only, and this one is live. \
+                 Remove the table",
+                self.config().display()
+            );
+        }
+        tracing::warn!(?faults, "this node rehearses faults");
+        Ok(faults.clock())
+    }
+
     /// The guard as the configuration names it.
     pub(crate) fn guard(&self, file: &NodeFile) -> anyhow::Result<PathBuf> {
         let guard = self.0.join(&file.node.guard);
@@ -98,6 +131,13 @@ impl MemberFolder {
             bail!("guard in {} lies in the data that it guards: keep it elsewhere", self.config().display());
         }
         Ok(guard)
+    }
+}
+
+impl FaultsSection {
+    /// The clock of a node that rehearses these faults.
+    pub(crate) fn clock(self) -> ClockMs {
+        Arc::new(move || system::now_ms().saturating_add_signed(self.clock_offset_ms))
     }
 }
 

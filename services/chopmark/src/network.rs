@@ -18,7 +18,9 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use chopmark_node::{
-    Layout, equivocations,
+    Layout,
+    clocks::is_off,
+    equivocations,
     keys::{self, NodeKeys},
 };
 use ledger_core::{
@@ -133,6 +135,7 @@ fn init(args: &NetworkInitArgs, out: &mut Out) -> anyhow::Result<()> {
                 observer: false,
             },
             peers: peers.iter().filter(|peer| peer.domain != member.domain).cloned().collect(),
+            faults: None,
         };
         secrets::write(&folder.config(), &toml::to_string(&file)?)?;
         let guard = unfinished.join(format!("{}.guard", member.domain));
@@ -192,6 +195,9 @@ pub(crate) struct NodeStatus {
     pub(crate) pool_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) failure: Option<String>,
+    /// This node's clock less the median of the others'.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) clock_offset_ms: Option<i64>,
     pub(crate) equivocations: usize,
 }
 
@@ -220,6 +226,11 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
         Ok(status) => {
             cosigned.clone_from(&status.cosigned);
             warnings.extend(status.failure.iter().map(|failure| format!("this node has stopped: {failure}")));
+            if let Some(offset) = status.clock_offset_ms.filter(|offset| is_off(*offset)) {
+                let way = if offset > 0 { "ahead of" } else { "behind" };
+                let off = offset.unsigned_abs();
+                warnings.push(format!("this node's clock is {off} ms {way} the others': repair its time service"));
+            }
             if status.equivocations > 0 {
                 warnings.push(format!("{} equivocations were seen: chopmark network evidence", status.equivocations));
             }

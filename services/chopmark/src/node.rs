@@ -30,7 +30,7 @@ use crate::{
     },
     reader,
     signals::Signals,
-    system, telemetry,
+    telemetry,
 };
 
 /// How often the node looks whether its ledger has stopped.
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         guard,
         keys,
         domain: file.node.domain.clone(),
-        clock: Arc::new(system::now_ms),
+        clock: folder.clock(&file)?,
         pool_bytes_max: POOL_BYTES_MAX,
         network: NetworkConfig { listen: file.node.listen, peers: peers.subscribe().into() },
         source: Some(Arc::new(source)),
@@ -240,6 +240,7 @@ fn status_of(internal: &Internal, cards: Vec<PeerCard>) -> anyhow::Result<NodeSt
         urls,
         pool_bytes: node.pool_bytes(),
         failure: node.failure(),
+        clock_offset_ms: node.clock_offset_ms(),
         equivocations: equivocations::read(&layout.equivocations())?.len(),
     })
 }

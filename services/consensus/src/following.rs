@@ -91,7 +91,7 @@ fn take(application: &mut dyn Application, block: Followed) -> Result<Result<(),
     }
     application.decide(certificate)?;
     match checkpoint {
-        Some(note) if !application.checkpoint(&note)? => Ok(Err("a checkpoint that does not hold")),
+        Some(note) if !application.take_checkpoint(&note)? => Ok(Err("a checkpoint that does not hold")),
         _ => Ok(Ok(())),
     }
 }

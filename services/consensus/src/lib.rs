@@ -5,6 +5,8 @@
 //! and the simulator in the tests drive the very same code. A crate of its own because the engine
 //! takes minutes to compile.
 
+#[cfg(feature = "byzantine")]
+pub mod byzantine;
 pub mod following;
 pub mod malachite;
 mod peers;
@@ -200,12 +202,24 @@ pub trait Application {
 
     /// A checkpoint over the newest block, from whoever serves one: kept where a quorum has signed
     /// the root that this node computed itself. Returns whether it was.
-    fn checkpoint(&mut self, _note: &str) -> Result<bool, Failure> {
+    fn take_checkpoint(&mut self, _note: &str) -> Result<bool, Failure> {
         Ok(false)
     }
 
     /// Two different things that one validator signed at one step.
     fn equivocation(&mut self, found: &Equivocation) -> Result<(), Failure>;
+
+    /// What the engine is to do wrong: asked once, when it starts.
+    #[cfg(feature = "byzantine")]
+    fn misbehaviour(&self) -> Option<byzantine::Misbehaviour> {
+        None
+    }
+
+    /// Parts to send since the last call that no honest node sends.
+    #[cfg(feature = "byzantine")]
+    fn forged_parts(&mut self) -> Vec<byzantine::ForgedPart> {
+        Vec::new()
+    }
 }
 
 /// What a broadcast was about.

@@ -4,6 +4,8 @@
 //! The engine runs on a runtime of its own; this thread answers its questions, one after the other,
 //! and does nothing else. Values are header hashes; the batches travel as parts of a stream.
 
+#[cfg(feature = "byzantine")]
+mod byzantine;
 mod codec;
 mod context;
 mod streams;
@@ -269,6 +271,8 @@ impl Malachite {
         let (key, chain) = (signer.public(), signer.chain());
         let keypair = Keypair::ed25519_from_bytes(self.key.to_bytes()).map_err(|error| failed(&error))?;
         let signer = GuardedSigner(signer);
+        #[cfg(feature = "byzantine")]
+        let liar = signer.clone();
         let peer = keypair.public().to_peer_id().to_bytes();
         let proof = signer.sign_validator_proof(key.0.to_vec(), peer).await.map_err(|error| failed(&error))?;
         let proof = Wire.encode(&proof).map_err(|error| failed(&error))?;
@@ -284,8 +288,21 @@ impl Malachite {
         } else {
             ConsensusContext::new_full_node(address, checker)
         };
-        EngineBuilder::new(Engine, settings)
-            .with_default_wal(WalContext::new(self.wal.join(WAL), Wire))
+        let builder = EngineBuilder::new(Engine, settings).with_default_wal(WalContext::new(self.wal.join(WAL), Wire));
+        #[cfg(feature = "byzantine")]
+        if let Some(misbehaviour) = application.misbehaviour() {
+            return builder
+                .with_byzantine_network(byzantine::network(identity, address, liar, misbehaviour))
+                .await
+                .map_err(|error| failed(&error))?
+                .with_default_sync(SyncContext::new(Wire))
+                .with_default_consensus(consensus)
+                .with_default_request(RequestContext::new(16))
+                .build()
+                .await
+                .map_err(|error| failed(&error));
+        }
+        builder
             .with_default_network(NetworkContext::new(identity, Wire))
             .with_default_sync(SyncContext::new(Wire))
             .with_default_consensus(consensus)
@@ -497,6 +514,11 @@ impl<'a> Driver<'a> {
     async fn publish_outbox(&mut self) -> Result<(), Failure> {
         for message in self.application.outbox() {
             self.broadcast(message).await?;
+        }
+        #[cfg(feature = "byzantine")]
+        for part in self.application.forged_parts() {
+            let content = byzantine::content(part.content);
+            self.publish(&part.stream.into(), part.sequence, content).await?;
         }
         Ok(())
     }

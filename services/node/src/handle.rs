@@ -237,6 +237,8 @@ pub(crate) struct Shared {
     pub(crate) backlog: Backlog,
     pub(crate) state_digests: StateDigests,
     pub(crate) failure: Mutex<Option<String>>,
+    /// This node's clock less the median of the others'.
+    pub(crate) clock_offset_ms: Mutex<Option<i64>>,
 }
 
 impl Shared {
@@ -433,6 +435,13 @@ impl NodeHandle {
     pub fn published(&self) -> Read<Published> {
         let published = self.0.published.load();
         Option::clone(&published).ok_or(NodeError::NothingPublished)
+    }
+
+    /// This node's clock less the median of the other members', in milliseconds; `None` until most of
+    /// them have shown theirs.
+    #[must_use]
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        *self.0.clock_offset_ms.lock()
     }
 
     /// Newest decided height.

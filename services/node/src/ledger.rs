@@ -36,7 +36,7 @@ use ledger_core::{
     outcome::{Outcome, Verdict},
     state::{PendingMembers, StateError, StateRead, key, operation_record, read_json},
     verify::SignedCheckpoint,
-    vote::Certificate,
+    vote::{Certificate, address},
 };
 use parking_lot::Mutex;
 use segment_log::SegmentLog;
@@ -44,6 +44,7 @@ use tokio::sync::Notify;
 
 use crate::{
     NodeError,
+    clocks::{CLOCK_OFFSET_MAX_MS, PeerClocks, is_off},
     cosign::{Cosigning, Open, RESEND},
     derive::Work,
     derived::index_keys,
@@ -57,8 +58,6 @@ use crate::{
 
 /// Checkpoints are at least this much block time apart on average, unless the log rests.
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
-/// A fresh proposal may be this far ahead of the clock.
-const CLOCK_SKEW_MAX_MS: u64 = 2_000;
 /// Submissions taken for one batch: leaves room for what a batch adds.
 const CUT_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
 /// Proposals kept in memory for one height; those of the oldest rounds make room.
@@ -97,6 +96,7 @@ pub(crate) struct Ledger {
     /// Up to this height the node follows without a vote, because it may have voted there in a way
     /// that its data do not show.
     silent_up_to: Arc<AtomicU64>,
+    clocks: PeerClocks,
 }
 
 impl Ledger {
@@ -127,6 +127,7 @@ impl Ledger {
             outbox: Vec::new(),
             helped_at: Duration::ZERO,
             silent_up_to,
+            clocks: PeerClocks::default(),
         })
     }
 
@@ -310,6 +311,21 @@ impl Ledger {
         }
     }
 
+    /// A fresh proposal shows its proposer's clock.
+    fn heard_time(&mut self, slot: Slot, time: u64, now: u64) {
+        let own = address(&self.signer().public());
+        self.clocks.heard(slot.proposer, time, now);
+        let Some(offset) = self.clocks.offset_ms(&self.next_members(), &own) else { return };
+        metrics::gauge!("chopmark_node_clock_offset_ms").set(offset as f64);
+        let before = self.shared.clock_offset_ms.lock().replace(offset);
+        let was_off = before.is_some_and(is_off);
+        if is_off(offset) && !was_off {
+            tracing::error!(offset_ms = offset, "this node's clock is not that of the others: repair its time service");
+        } else if was_off && !is_off(offset) {
+            tracing::info!(offset_ms = offset, "this node's clock agrees with the others again");
+        }
+    }
+
     /// Members of the next height.
     fn next_members(&self) -> Arc<MemberSet> {
         match self.pending.as_ref().filter(|pending| pending.effective == self.parent.height + 1) {
@@ -400,14 +416,18 @@ impl Application for Ledger {
             // Says nothing about the value: its true batch may be on the way.
             return Ok(None);
         }
+        if fresh && !slot.is_sound(&self.next_members()) {
+            return Ok(None);
+        }
+        let now = (self.shared.clock)();
+        if fresh && slot.valid_round.is_none() {
+            self.heard_time(slot, proposal.header.time, now);
+        }
         // Never relative to the parent alone: one liar would take the next step from the last one.
-        let latest = ((self.shared.clock)() + CLOCK_SKEW_MAX_MS).max(self.parent.time);
+        let latest = (now + CLOCK_OFFSET_MAX_MS).max(self.parent.time);
         if fresh && proposal.header.time > latest {
             tracing::warn!(height = slot.height, time = proposal.header.time, "a proposal is ahead of the clock");
             return Ok(Some(judged(slot, value, false)));
-        }
-        if fresh && !slot.is_sound(&self.next_members()) {
-            return Ok(None);
         }
         let Some(executed) = self.execute(&proposal)? else { return Ok(Some(judged(slot, value, false))) };
         let locked = self.files.guard.lock().promise().votes[Step::Precommit as usize].flatten();
@@ -516,7 +536,7 @@ impl Application for Ledger {
         std::mem::take(&mut self.outbox)
     }
 
-    fn checkpoint(&mut self, note: &str) -> Result<bool, Failure> {
+    fn take_checkpoint(&mut self, note: &str) -> Result<bool, Failure> {
         let size = self.parent.frontier.size();
         let trust = self.shared.trust_at(size)?;
         let Ok(signed) = SignedCheckpoint::parse(note) else { return Ok(false) };

@@ -7,6 +7,7 @@
 //! A second thread ([`derive`]) brings tiles, index and state on disk up to date behind it.
 //! Reads ([`handle`]) never wait for either.
 
+pub mod clocks;
 mod cosign;
 mod derive;
 mod derived;

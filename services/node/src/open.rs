@@ -247,6 +247,7 @@ impl Node {
             backlog: Backlog::default(),
             state_digests: StateDigests::default(),
             failure: Mutex::default(),
+            clock_offset_ms: Mutex::default(),
             genesis,
         });
         let mut node = Self { handle: NodeHandle(Arc::clone(&shared)), ledger: None, derive: None };

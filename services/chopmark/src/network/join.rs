@@ -58,7 +58,7 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
         sources: from,
         observer: args.observer,
     };
-    let file = NodeFile { node, peers: Vec::new() };
+    let file = NodeFile { node, faults: None, peers: Vec::new() };
     secrets::write(&unfinished.config(), &toml::to_string(&file)?)?;
     let invitation = if args.observer { None } else { Some(invitation(&unfinished, &file, &genesis)?) };
     if let Some(invitation) = &invitation {
