@@ -18,7 +18,7 @@ use chopmark_domain::{
 };
 use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
 use chopmark_node::{
-    NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, Peer,
+    LocalPeer, NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, Peer, PeerTiles,
     keys::{self, NodeKeys},
 };
 use chopmark_queue::EmbeddedQueue;
@@ -196,9 +196,14 @@ async fn open_nodes(place: &Place, members: &[MemberPlace], ip: IpAddr) -> anyho
             network_key: keys.network_key(),
         })
         .collect();
-    let mut nodes = Vec::with_capacity(members.len());
-    for ((member, keys), listen) in members.iter().zip(keys).zip(addresses) {
+    let local: Vec<Arc<LocalPeer>> =
+        members.iter().map(|member| Arc::new(LocalPeer::new(member.domain.to_owned()))).collect();
+    // All at once: one that lacks a tile at the start has it from another.
+    let mut opening = Vec::with_capacity(members.len());
+    for (at, ((member, keys), listen)) in members.iter().zip(keys).zip(addresses).enumerate() {
         let others: Vec<Peer> = peers.iter().filter(|peer| peer.address != listen).cloned().collect();
+        let neighbours = local.iter().enumerate().filter(|(other, _)| *other != at);
+        let peer_tiles = neighbours.map(|(_, peer)| Arc::clone(peer) as Arc<dyn PeerTiles>).collect();
         let config = NodeConfig {
             data: member.node.clone(),
             guard: member.guard.clone(),
@@ -208,14 +213,23 @@ async fn open_nodes(place: &Place, members: &[MemberPlace], ip: IpAddr) -> anyho
             pool_bytes_max: POOL_BYTES_MAX,
             network: NetworkConfig { listen, peers: others.into() },
             source: None,
+            peer_tiles,
         };
-        nodes.push(open_node(place, config).await?);
+        let own = Arc::clone(&local[at]);
+        opening.push(tokio::task::spawn_blocking(move || {
+            let node = Node::open(config)?;
+            own.connect(&node.handle());
+            Ok(node)
+        }));
+    }
+    let mut nodes = Vec::with_capacity(members.len());
+    for opening in opening {
+        nodes.push(opened(place, opening.await?)?);
     }
     Ok(nodes)
 }
 
-async fn open_node(place: &Place, config: NodeConfig) -> anyhow::Result<Node> {
-    let opened = tokio::task::spawn_blocking(move || Node::open(config)).await?;
+fn opened(place: &Place, opened: Result<Node, NodeError>) -> anyhow::Result<Node> {
     opened.map_err(|error| match error {
         NodeError::Damaged(_) | NodeError::Diverged { .. } | NodeError::Log(_) => anyhow::anyhow!(
             "{error}. Nothing was repaired; `chopmark fsck {}` names what differs, and docs/runbooks/damage.md says \

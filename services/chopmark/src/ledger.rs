@@ -34,7 +34,7 @@ const PORT: &str = "ledger";
 fn failed(error: &NodeError) -> PortError {
     let reason = error.to_string();
     match error {
-        NodeError::Io { .. } | NodeError::Store(_) | NodeError::NothingPublished => {
+        NodeError::Io { .. } | NodeError::Store(_) | NodeError::NothingPublished | NodeError::DamagedPart { .. } => {
             PortError::Unavailable { port: PORT, reason }
         }
         _ => PortError::Broken { port: PORT, reason },
@@ -122,8 +122,8 @@ impl EmbeddedLedger {
 
 #[async_trait]
 impl LedgerReader for NodeReader {
-    fn is_deciding(&self) -> bool {
-        self.node.failure().is_none()
+    fn is_well(&self) -> bool {
+        self.node.failure().is_none() && self.node.damaged().is_empty()
     }
 
     async fn status(&self) -> PortResult<LedgerStatus> {

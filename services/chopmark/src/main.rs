@@ -13,6 +13,7 @@ mod member;
 mod network;
 mod node;
 mod output;
+mod peers;
 mod place;
 mod reader;
 mod secrets;

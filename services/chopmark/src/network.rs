@@ -198,6 +198,9 @@ pub(crate) struct NodeStatus {
     /// This node's clock less the median of the others'.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) clock_offset_ms: Option<i64>,
+    /// Parts of the stored data that are damaged and not healed yet.
+    #[serde(default)]
+    pub(crate) damaged: usize,
     pub(crate) equivocations: usize,
 }
 
@@ -225,6 +228,10 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
     match &own {
         Ok(status) => {
             cosigned.clone_from(&status.cosigned);
+            if status.damaged > 0 {
+                let warning = "parts of the stored data are damaged and not healed yet: see the log of this node";
+                warnings.push(format!("{} {warning}", status.damaged));
+            }
             warnings.extend(status.failure.iter().map(|failure| format!("this node has stopped: {failure}")));
             if let Some(offset) = status.clock_offset_ms.filter(|offset| is_off(*offset)) {
                 let way = if offset > 0 { "ahead of" } else { "behind" };

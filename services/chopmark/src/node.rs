@@ -9,8 +9,8 @@ use actix_web::{
 };
 use anyhow::Context as _;
 use chopmark_node::{
-    NetworkConfig, Node, NodeConfig, NodeHandle, POOL_BYTES_MAX, SUBMISSION_BYTES_MAX, SubmitError, equivocations,
-    keys::NodeKeys,
+    NetworkConfig, Node, NodeConfig, NodeHandle, POOL_BYTES_MAX, PeerTiles, SUBMISSION_BYTES_MAX, SubmitError,
+    equivocations, keys::NodeKeys,
 };
 use ledger_core::{batch::Submission, genesis::Genesis, note::Note};
 use serde::Serialize;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::NodeArgs,
-    member::{MemberFolder, NodeFile},
+    member::{MemberFolder, NodeFile, PeerSection},
     network::{
         NodeStatus,
         board::Board,
@@ -28,6 +28,7 @@ use crate::{
         proposal::{PROPOSAL_BYTES_MAX, Proposal},
         propose::GovernanceView,
     },
+    peers::RemotePeer,
     reader,
     signals::Signals,
     telemetry,
@@ -64,6 +65,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         pool_bytes_max: POOL_BYTES_MAX,
         network: NetworkConfig { listen: file.node.listen, peers: peers.subscribe().into() },
         source: Some(Arc::new(source)),
+        peer_tiles: file.peers.iter().map(peer_tiles).collect::<anyhow::Result<_>>()?,
     };
     let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
     let (public, scraped) = (bind(file.node.read)?, bind(file.node.metrics)?);
@@ -114,6 +116,10 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         None => Ok(ExitCode::SUCCESS),
         Some(failure) => Err(anyhow::anyhow!("the ledger has stopped: {failure}")),
     }
+}
+
+fn peer_tiles(peer: &PeerSection) -> anyhow::Result<Arc<dyn PeerTiles>> {
+    Ok(Arc::new(RemotePeer::new(peer)?))
 }
 
 struct Internal {
@@ -241,6 +247,7 @@ fn status_of(internal: &Internal, cards: Vec<PeerCard>) -> anyhow::Result<NodeSt
         pool_bytes: node.pool_bytes(),
         failure: node.failure(),
         clock_offset_ms: node.clock_offset_ms(),
+        damaged: node.damaged().len(),
         equivocations: equivocations::read(&layout.equivocations())?.len(),
     })
 }

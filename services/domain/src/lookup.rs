@@ -147,8 +147,8 @@ impl PublicLedger {
 
     /// Whether the node behind it decides and signs.
     #[must_use]
-    pub fn is_deciding(&self) -> bool {
-        self.ledger.is_deciding()
+    pub fn is_well(&self) -> bool {
+        self.ledger.is_well()
     }
 
     /// Records of a digest from the cursor on.

@@ -299,9 +299,9 @@ pub struct DigestHits {
 /// where said otherwise.
 #[async_trait]
 pub trait LedgerReader: Send + Sync {
-    /// Whether the ledger decides: `false` once it stopped over a fault. What it holds is served
-    /// all the same.
-    fn is_deciding(&self) -> bool {
+    /// Whether the ledger decides and all that it holds is sound: `false` once it stopped over a fault,
+    /// and while it repairs itself. What is sound is served all the same.
+    fn is_well(&self) -> bool {
         true
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ledger_core::{Hash32, block::STATE_DIGEST_INTERVAL, merkle::TreeSize};
+use ledger_core::{Hash32, block::STATE_DIGEST_INTERVAL, merkle::TreeSize, tile::TILE_WIDTH};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
@@ -66,6 +66,10 @@ impl Backlog {
         inner.queue.push_back(work);
         self.changed.notify_all();
         Ok(())
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inner.lock().bytes == 0
     }
 
     fn take(&self) -> Option<Vec<Work>> {
@@ -172,10 +176,8 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
     if let Some((_, record)) = checkpoints.last() {
         applied.checkpoints = record + 1;
     }
-    let (completed, edge) = {
-        let mut tail = shared.tail.write();
-        (tail.take_completed(), tail.incomplete_bundle(applied.size, &shared.files)?)
-    };
+    let completed = shared.tail.write().take_completed();
+    let edge = edge(shared, applied.size)?;
     // Durable after this line: every full tile of these blocks. The index does not know yet.
     shared.files.write(&completed)?;
     let effects: Vec<BlockEffects<'_>> = blocks
@@ -196,6 +198,20 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
     }
     shared.recent.write().settle(applied.height, checkpoints.last().map(|(size, _)| *size));
     Ok(())
+}
+
+/// Entries of the incomplete bundle of the tree of `size`. The tree may be ahead of that: a bundle that
+/// was full and written before may be damaged by now, and nothing goes on until it is healed.
+fn edge(shared: &Shared, size: TreeSize) -> Result<Vec<Vec<u8>>, NodeError> {
+    loop {
+        match shared.tree().entries(size.0 - size.0 % TILE_WIDTH, size.0) {
+            Err(error @ NodeError::DamagedPart { .. }) if !shared.damage.is_closed() => {
+                shared.noted(error);
+                thread::sleep(PAUSE);
+            }
+            edge => return edge,
+        }
+    }
 }
 
 /// Computes the digest of the whole state at `height`, which the header of

@@ -17,7 +17,8 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs,
-    path::Path,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -33,7 +34,8 @@ use ledger_core::{
     state::{Changes, StateDigest, StateError, StateRead, key},
     tile::{decode_bundle, push_entry},
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use rustix::io::Errno;
 
 use crate::NodeError;
 
@@ -105,7 +107,13 @@ pub(crate) struct Derived {
     checkpoint: Keyspace,
     members: Keyspace,
     meta: Keyspace,
+    /// Held by whoever writes what depends on what it read.
+    writing: Arc<Mutex<()>>,
+    path: Arc<Path>,
 }
+
+/// Nobody else writes.
+pub(crate) struct Held<'a>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>);
 
 impl Derived {
     /// Whether `path` holds a store that was made to its end. fjall writes the marker last, and
@@ -136,7 +144,104 @@ impl Derived {
             members: keyspace("members")?,
             meta: keyspace("meta")?,
             db,
+            writing: Arc::default(),
+            path: path.into(),
         })
+    }
+
+    /// Opens the store; one that is damaged is set aside, for it is made anew from the block log.
+    pub(crate) fn open_or_set_aside(path: &Path) -> Result<Self, NodeError> {
+        let mark = mark_of(path);
+        let opened = if mark.exists() { None } else { Some(Self::open(path).and_then(Self::read_first)) };
+        match opened {
+            Some(Err(NodeError::Store(error))) if is_corrupt(&error) => {
+                tracing::error!(%error, "index and state are damaged");
+            }
+            Some(opened) if !mark.exists() => return opened,
+            _ => {}
+        }
+        set_aside(path)?;
+        if mark.exists() {
+            fs::remove_file(&mark).map_err(NodeError::io("remove mark", &mark))?;
+        }
+        Self::open(path)
+    }
+
+    /// Reads what every start reads.
+    fn read_first(self) -> Result<Self, NodeError> {
+        if self.applied()?.is_some() {
+            self.members()?;
+            ledger_core::state::members(&LiveState::new(self.clone()))?;
+        }
+        Ok(self)
+    }
+
+    /// Has the next start set this store aside and make a new one.
+    pub(crate) fn mark(&self, reason: &str) {
+        let mark = mark_of(&self.path);
+        tracing::error!(reason, "index and state are damaged: the next start makes them anew from the block log");
+        if let Err(error) = fs::write(&mark, reason) {
+            tracing::error!(%error, path = %mark.display(), "the mark cannot be written");
+        }
+    }
+
+    /// Keeps other writers away.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held(self.writing.lock())
+    }
+
+    /// Replaces all positions of some keys.
+    pub(crate) fn replace_positions(
+        &self,
+        _held: &Held<'_>,
+        positions: &BTreeMap<IndexKey, Vec<u64>>,
+    ) -> Result<(), NodeError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        for (key, indexes) in positions {
+            let at = |index: u64| [&key[..], &index.to_be_bytes()].concat();
+            batch.remove(&self.digest, key.as_slice());
+            for item in self.digest_more.range(at(0)..=at(u64::MAX)) {
+                batch.remove(&self.digest_more, item.key()?);
+            }
+            let mut indexes = indexes.iter();
+            if let Some(first) = indexes.next() {
+                batch.insert(&self.digest, key.as_slice(), first.to_be_bytes());
+            }
+            indexes.for_each(|index| batch.insert(&self.digest_more, at(*index), []));
+        }
+        Ok(batch.commit()?)
+    }
+
+    /// Replaces what is said of the block that holds the entries from `start` up to `end`.
+    pub(crate) fn replace_block_of(&self, held: &Held<'_>, start: u64, end: u64, height: u64) -> Result<(), NodeError> {
+        self.replace_between(held, &self.height_by_size, start, end, height)
+    }
+
+    /// Replaces what is said of the checkpoint that is the first over the entries from `start` up to `end`.
+    pub(crate) fn replace_checkpoint_over(
+        &self,
+        held: &Held<'_>,
+        start: u64,
+        end: u64,
+        record: u64,
+    ) -> Result<(), NodeError> {
+        self.replace_between(held, &self.checkpoint, start, end, record)
+    }
+
+    fn replace_between(
+        &self,
+        _held: &Held<'_>,
+        keyspace: &Keyspace,
+        start: u64,
+        end: u64,
+        value: u64,
+    ) -> Result<(), NodeError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        for item in keyspace.range((start + 1).to_be_bytes()..end.to_be_bytes()) {
+            batch.remove(keyspace, item.key()?);
+        }
+        batch.insert(keyspace, end.to_be_bytes(), value.to_be_bytes());
+        Ok(batch.commit()?)
     }
 
     pub(crate) fn applied(&self) -> Result<Option<Applied>, NodeError> {
@@ -161,6 +266,7 @@ impl Derived {
         edge: &[Vec<u8>],
         applied: Applied,
     ) -> Result<(), NodeError> {
+        let _held = self.hold();
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         let mut fresh: HashSet<IndexKey> = HashSet::new();
         for block in blocks {
@@ -233,6 +339,16 @@ impl Derived {
         first.map(|item| number(&item.value()?)).transpose()
     }
 
+    /// Tree size before the block at `height`, which left the tree at `size`.
+    pub(crate) fn size_before(&self, height: u64, size: u64) -> Result<u64, NodeError> {
+        let end = self.height_by_size.get(size.to_be_bytes())?;
+        if end.map(|end| number(&end)).transpose()? != Some(height) {
+            return Ok(size);
+        }
+        let before = self.height_by_size.range(..size.to_be_bytes()).next_back();
+        before.map_or(Ok(0), |item| number(&item.key()?))
+    }
+
     /// Record number of the first checkpoint that covers `index`.
     pub(crate) fn checkpoint_over(&self, index: LeafIndex) -> Result<Option<u64>, NodeError> {
         let first = self.checkpoint.range((index.0 + 1).to_be_bytes()..).next();
@@ -240,7 +356,12 @@ impl Derived {
     }
 
     pub(crate) fn state_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        let value = self.state.get(key).map_err(|error| StateError::Storage(error.to_string()))?;
+        let value = self.state.get(key).map_err(|error| {
+            if is_corrupt(&error) {
+                self.mark(&error.to_string());
+            }
+            StateError::Storage(error.to_string())
+        })?;
         Ok(value.map(|value| value.to_vec()))
     }
 
@@ -282,6 +403,44 @@ impl Derived {
     pub(crate) fn digest_keys(&self) -> Result<usize, NodeError> {
         Ok(self.digest.len()? + self.digest_more.len()?)
     }
+}
+
+/// Whether stored bytes are wrong or missing, and not only out of reach.
+pub(crate) fn is_corrupt(error: &fjall::Error) -> bool {
+    let of_file = |error: &io::Error| {
+        matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::NotFound)
+            || error.raw_os_error() == Some(Errno::IO.raw_os_error())
+    };
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => of_file(error),
+        fjall::Error::Storage(_)
+        | fjall::Error::JournalRecovery(_)
+        | fjall::Error::InvalidVersion(_)
+        | fjall::Error::Decompress(_)
+        | fjall::Error::InvalidTrailer
+        | fjall::Error::InvalidTag(_)
+        | fjall::Error::Unrecoverable => true,
+        _ => false,
+    }
+}
+
+/// Stands beside a store that is to be set aside.
+fn mark_of(path: &Path) -> PathBuf {
+    path.with_extension("is-damaged")
+}
+
+/// Moves a damaged store aside, in place of the one before: it is evidence, and nothing else.
+fn set_aside(path: &Path) -> Result<(), NodeError> {
+    let aside = path.with_extension("damaged");
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(NodeError::io("remove older damaged index", &aside))?;
+    }
+    if path.exists() {
+        fs::rename(path, &aside).map_err(NodeError::io("set damaged index aside", path))?;
+    }
+    tracing::warn!(aside = %aside.display(), "index and state are made anew from the block log");
+    metrics::counter!("chopmark_node_repaired_total", "kind" => "store").increment(1);
+    Ok(())
 }
 
 fn digest_meta_key(height: u64) -> Vec<u8> {

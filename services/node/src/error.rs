@@ -6,6 +6,8 @@ use chopmark_consensus::Failure;
 use ledger_core::{execute::BatchError, genesis::GenesisError, state::StateError};
 use thiserror::Error;
 
+use crate::repair::Part;
+
 /// Why a node does not start, or stops.
 #[derive(Debug, Error)]
 pub enum NodeError {
@@ -53,6 +55,14 @@ pub enum NodeError {
     /// Stored data contradicts itself or what was signed. The node does not sign or serve.
     #[error("damaged: {0}")]
     Damaged(String),
+    /// A damaged part of the stored data, which the node heals by itself. It is not served until then.
+    #[error("damaged: {reason}")]
+    DamagedPart {
+        /// Which part.
+        part: Part,
+        /// Where it lies and what is wrong.
+        reason: String,
+    },
     /// The node's own proposal failed its own re-execution.
     #[error("height {height}: re-execution gave another header ({field} differs)")]
     Diverged {

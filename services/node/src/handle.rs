@@ -18,13 +18,13 @@ use ledger_core::{
     execute::admit,
     genesis::Genesis,
     member::{MemberSet, faults_tolerated},
-    merkle::{LeafIndex, TreeSize, inclusion_proof, leaf_hash, node_hash, verify_inclusion},
+    merkle::{LeafIndex, TreeSize, inclusion_proof, leaf_hash, verify_inclusion},
     operation::state_hash,
     policy::Policy,
     policy_file::PolicyFile,
     receipt::Receipt,
     state::{Changes, OperationRecord, PendingMembers, StateRead as _, key, operation_record, read_json},
-    tile::{TILE_HEIGHT, TileKind, TilePath, decode_bundle, decode_hashes, perfect_root},
+    tile::{TileKind, TilePath},
     verify::SignedCheckpoint,
 };
 use parking_lot::{Mutex, RwLock};
@@ -36,10 +36,11 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     NodeError,
     derive::{Backlog, StateDigests, Work},
-    derived::{IndexKey, LiveState, digest_key, entry_key},
+    derived::{IndexKey, LiveState, digest_key, entry_key, index_keys, is_corrupt},
     pool::{Pool, PoolError, Waiting},
+    repair::{Damage, Part, is_replayable},
     statement::{self, NotFound},
-    tail::{Tail, Tree, prefix},
+    tail::{Tail, Tree},
     tiles::TileFiles,
 };
 
@@ -75,6 +76,15 @@ impl CommittedBlock {
     pub(crate) fn first_index(&self) -> u64 {
         self.block.header.tree_size - self.entries.len() as u64
     }
+}
+
+/// What is kept of the header of a block that is not in memory any more.
+#[derive(Clone, Copy)]
+pub(crate) struct HeaderAt {
+    time: u64,
+    hash: Hash32,
+    /// Tree size after the block.
+    size: u64,
 }
 
 /// Decided blocks that the index does not have yet, and some that it has.
@@ -227,8 +237,8 @@ pub(crate) struct Shared {
     pub(crate) blocks: SegmentReader,
     pub(crate) checkpoints: SegmentReader,
     pub(crate) recent: RwLock<Recent>,
-    /// Time and hash of headers read from the block log, the newest [`HEADERS_MAX`] heights.
-    pub(crate) headers: Mutex<BTreeMap<u64, (u64, Hash32)>>,
+    /// Headers read from the block log, the newest [`HEADERS_MAX`] heights.
+    pub(crate) headers: Mutex<BTreeMap<u64, HeaderAt>>,
     pub(crate) published: ArcSwap<Option<Published>>,
     pub(crate) published_height: watch::Sender<u64>,
     /// By the first tree size that each signs for; the last is in force.
@@ -236,6 +246,9 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) backlog: Backlog,
     pub(crate) state_digests: StateDigests,
+    pub(crate) damage: Damage,
+    /// Whether there is anybody to ask for what is damaged here.
+    pub(crate) has_peers: bool,
     pub(crate) failure: Mutex<Option<String>>,
     /// This node's clock less the median of the others'.
     pub(crate) clock_offset_ms: Mutex<Option<i64>>,
@@ -268,8 +281,40 @@ impl Shared {
         Ok(())
     }
 
+    /// Notes damage that an error tells of: the node does not sign until it is healed. What nobody
+    /// can heal here is plain damage to whoever reads.
+    pub(crate) fn noted(&self, error: NodeError) -> NodeError {
+        match error {
+            NodeError::DamagedPart { part, reason } => {
+                self.damage.note(part, &reason);
+                let stays = match part {
+                    Part::Tile(TileKind::Entries, _) => !self.has_peers && !is_replayable(self),
+                    Part::Block(_) => true,
+                    _ => false,
+                };
+                if stays { NodeError::Damaged(reason) } else { NodeError::DamagedPart { part, reason } }
+            }
+            error @ NodeError::Damaged(_) => {
+                tracing::error!(%error, "damage found; the node stops signing");
+                self.fail(&error);
+                error
+            }
+            error => {
+                if matches!(&error, NodeError::Store(store) if is_corrupt(store)) {
+                    self.fail(&error);
+                }
+                error
+            }
+        }
+    }
+
     /// Stops the node from deciding and signing, for good; what can be read stays readable.
     pub(crate) fn fail(&self, error: &NodeError) {
+        if let NodeError::Store(store) = error
+            && is_corrupt(store)
+        {
+            self.state.store.mark(&store.to_string());
+        }
         self.failure.lock().get_or_insert_with(|| error.to_string());
         metrics::counter!("chopmark_node_failures_total").increment(1);
         self.pool.close();
@@ -277,6 +322,18 @@ impl Shared {
 
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
+    }
+
+    /// A block of the block log, with its bytes.
+    pub(crate) fn stored_block(&self, height: u64) -> Result<(Block, Vec<u8>), NodeError> {
+        let damaged = |reason: String| NodeError::DamagedPart { part: Part::Block(height), reason };
+        let bytes = self.blocks.read(height).map_err(|error| match error {
+            segment_log::Error::Corrupt { .. } => damaged(error.to_string()),
+            error => error.into(),
+        })?;
+        let bytes = bytes.ok_or_else(|| damaged(format!("block {height} is missing from the block log")))?;
+        let block = Block::decode(&bytes).map_err(|error| damaged(format!("block {height}: {error}")))?;
+        Ok((block, bytes))
     }
 
     pub(crate) fn tree(&self) -> Tree<'_> {
@@ -388,6 +445,13 @@ impl NodeHandle {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.0.failure()
+    }
+
+    /// Parts of the stored data that are damaged and not healed yet. While there are tiles, bundles or
+    /// index entries among them, the node does not sign.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<Part> {
+        self.0.damage.parts()
     }
 
     /// Bytes waiting in the pool.
@@ -520,8 +584,8 @@ impl NodeHandle {
             return Ok(BlockAt { block: recent.block.clone(), entries: recent.entries.clone() });
         }
         let block = self.stored_block(height)?;
-        let first = self.previous_size(height)?;
-        let entries = self.entries(first, block.header.tree_size)?;
+        let first = self.size_before(height, block.header.tree_size)?;
+        let entries = self.noting_damage(self.0.tree().entries(first, block.header.tree_size))?;
         Ok(BlockAt { block, entries })
     }
 
@@ -554,33 +618,16 @@ impl NodeHandle {
             .map(|record| record.note))
     }
 
-    fn previous_size(&self, height: u64) -> Read<u64> {
+    /// Tree size before the block at `height`, which left the tree at `size`.
+    fn size_before(&self, height: u64, size: u64) -> Read<u64> {
         if height == 1 {
             return Ok(ledger_core::entry::genesis_entries(&self.0.genesis).len() as u64);
         }
-        if let Some(recent) = self.recent(height - 1) {
-            return Ok(recent.block.header.tree_size);
+        match self.header_of(height - 1) {
+            // The block before it is damaged; this one is not.
+            Err(NodeError::Damaged(_)) => self.noting_damage(self.0.state.store.size_before(height, size)),
+            header => Ok(header?.size),
         }
-        Ok(self.stored_block(height - 1)?.header.tree_size)
-    }
-
-    fn entries(&self, first: u64, end: u64) -> Read<Vec<Vec<u8>>> {
-        let mut entries = Vec::new();
-        let mut at = first;
-        while at < end {
-            let bundle = at / 256;
-            let bundle_end = end.min((bundle + 1) * 256);
-            let width = u16::try_from(bundle_end - bundle * 256).unwrap_or(256);
-            let path = TilePath { kind: TileKind::Entries, index: bundle, width };
-            let bytes = self.0.tree().serve(path, TreeSize(end))?;
-            let bytes = bytes.ok_or_else(|| NodeError::Damaged(format!("entry bundle {bundle} is missing")))?;
-            let decoded = decode_bundle(&bytes, usize::from(width))
-                .map_err(|_| NodeError::Damaged(format!("entry bundle {bundle} is malformed")))?;
-            let skip = usize::try_from(at - bundle * 256).unwrap_or_default();
-            entries.extend(decoded.into_iter().skip(skip).map(<[u8]>::to_vec));
-            at = bundle_end;
-        }
-        Ok(entries)
     }
 
     /// Height, time and header hash of the block that holds an entry; `None` for the genesis
@@ -594,22 +641,31 @@ impl NodeHandle {
             Some(height) => Some(height),
             None => self.0.state.store.height_of(index)?,
         };
-        let Some(height) = height.filter(|height| *height > 0) else { return Ok(None) };
-        let (time, hash) = self.header_of(height)?;
-        Ok(Some((height, time, hash)))
+        let genesis = ledger_core::entry::genesis_entries(&self.0.genesis).len() as u64;
+        if index.0 < genesis {
+            return Ok(None);
+        }
+        let at =
+            height.filter(|height| *height > 0).map(|height| Ok::<_, NodeError>((height, self.header_of(height)?)));
+        let Some((height, header)) = at.transpose()? else { return self.noting_damage(Err(misplaced(index))) };
+        if !(self.size_before(height, header.size)?..header.size).contains(&index.0) {
+            return self.noting_damage(Err(misplaced(index)));
+        }
+        Ok(Some((height, header.time, header.hash)))
     }
 
-    /// Time and header hash of a decided block.
-    fn header_of(&self, height: u64) -> Read<(u64, Hash32)> {
+    /// What is kept of the header of a decided block.
+    fn header_of(&self, height: u64) -> Read<HeaderAt> {
         if let Some(block) = self.recent(height) {
-            return Ok((block.block.header.time, block.hash));
+            let header = &block.block.header;
+            return Ok(HeaderAt { time: header.time, hash: block.hash, size: header.tree_size });
         }
         let known = self.0.headers.lock().get(&height).copied();
         if let Some(known) = known {
             return Ok(known);
         }
         let header = self.stored_block(height)?.header;
-        let read = (header.time, header.hash());
+        let read = HeaderAt { time: header.time, hash: header.hash(), size: header.tree_size };
         let mut headers = self.0.headers.lock();
         headers.insert(height, read);
         while headers.len() > HEADERS_MAX {
@@ -625,9 +681,7 @@ impl NodeHandle {
     }
 
     fn stored_block(&self, height: u64) -> Read<Block> {
-        let bytes = self.0.blocks.read(height)?;
-        let bytes = bytes.ok_or_else(|| NodeError::Damaged(format!("block {height} is missing from the block log")))?;
-        Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {height}: {error}")))
+        self.noting_damage(self.0.stored_block(height)).map(|(block, _)| block)
     }
 
     /// Exact bytes of an entry below the newest checkpoint, checked against its leaf hash.
@@ -635,18 +689,7 @@ impl NodeHandle {
         if index.0 >= self.published()?.size.0 {
             return Ok(None);
         }
-        let tree = self.0.tree();
-        let entry = self.noting_damage(tree.entry(index))?;
-        let leaf = self.noting_damage(ledger_core::merkle::NodeReader::node(&tree, 0, index.0))?;
-        if leaf_hash(&entry) != leaf {
-            return self.noting_damage(Err(NodeError::Damaged(format!(
-                "entry {} in {} does not match its leaf hash in {}",
-                index.0,
-                self.0.files.path(TileKind::Entries, index.0 / 256).display(),
-                self.0.files.path(TileKind::Hashes(0), index.0 / 256).display()
-            ))));
-        }
-        Ok(Some(entry))
+        Ok(self.noting_damage(self.0.tree().entries(index.0, index.0 + 1))?.pop())
     }
 
     /// Receipt of an entry under the first checkpoint that covered it, verified before it is
@@ -660,10 +703,24 @@ impl NodeHandle {
         let checkpoint = self.checkpoint_record(record)?;
         let signed = checkpoint.signed()?;
         let Checkpoint { size, root, .. } = signed.checkpoint.clone();
+        let before = match record.checked_sub(1) {
+            Some(before) => self.checkpoint_record(before)?.signed()?.checkpoint.size,
+            None => TreeSize(0),
+        };
+        if !(before.0..size.0).contains(&index.0) {
+            return self.noting_damage(Err(NodeError::DamagedPart {
+                part: Part::CheckpointOver(index),
+                reason: format!("the index names record {record} as the first checkpoint over entry {}", index.0),
+            }));
+        }
         let path = self.noting_damage(inclusion_proof(index, size, &self.0.tree()))?;
         if verify_inclusion(&leaf_hash(&entry), index, size, &path, &root).is_err() {
+            // The first one tells why; what else is damaged is noted too.
+            for (kind, tile) in self.0.tree().on_path(index, size) {
+                self.noting_damage(self.0.tree().check(kind, tile))?;
+            }
             return self.noting_damage(Err(NodeError::Damaged(format!(
-                "the tiles on the path of entry {} do not lead to the signed root of size {}",
+                "entry {} and its tiles do not lead to the signed root of size {}",
                 index.0, size.0
             ))));
         }
@@ -711,7 +768,25 @@ impl NodeHandle {
     fn positions(&self, key: &IndexKey, from: LeafIndex, size: TreeSize, max: usize) -> Read<Vec<LeafIndex>> {
         // Memory first: what leaves it meanwhile is in the store by then.
         let recent = self.0.recent.read().keys.get(key).cloned().unwrap_or_default();
-        let stored = self.0.state.store.find(key, from, max)?;
+        let part = Part::Key(*key);
+        let damaged = |reason: String| NodeError::DamagedPart { part, reason };
+        if self.0.damage.contains(&part) {
+            return Err(damaged("the index is damaged here".to_owned()));
+        }
+        let stored = self.noting_damage(self.0.state.store.find(key, from, max))?;
+        let tree = self.0.tree();
+        let whole = self.0.tail.read().size();
+        for index in &stored {
+            // Nothing is found by what it does not hold.
+            let holds = index.0 < whole.0 && {
+                let entry = self.noting_damage(tree.entries(index.0, index.0 + 1))?;
+                index_keys(index.0, &entry).iter().any(|(held, _)| held == key)
+            };
+            if !holds {
+                return self
+                    .noting_damage(Err(damaged(format!("the index finds entry {} by what is not in it", index.0))));
+            }
+        }
         let all: BTreeSet<u64> = recent.into_iter().chain(stored.into_iter().map(|index| index.0)).collect();
         Ok(all.range(from.0..size.0.max(from.0)).take(max).map(|index| LeafIndex(*index)).collect())
     }
@@ -721,6 +796,10 @@ impl NodeHandle {
         let found = self.find(algorithm, digest, LeafIndex(0), 1)?;
         if !found.indexes.is_empty() {
             return Ok(None);
+        }
+        if self.0.damage.doubts_index() {
+            let reason = "the index is being repaired: what it does not have may be there".to_owned();
+            return Err(NodeError::DamagedPart { part: Part::Key(digest_key(algorithm, digest)), reason });
         }
         let what = NotFound {
             origin: &self.0.genesis.origin,
@@ -734,49 +813,21 @@ impl NodeHandle {
     }
 
     /// A tile or bundle of the published tree; `None` if it is not part of it. Whatever comes from
-    /// a file is checked against the level above before it is handed out, as a whole: the first
-    /// items of a tile that is full by now come from its file too.
+    /// a file leads to the root, or is not handed out.
     pub fn tile(&self, path: TilePath) -> Read<Option<Vec<u8>>> {
         let size = self.published()?.size;
-        let full = TilePath { width: 256, ..path };
-        if let Some(bytes) = self.noting_damage(self.0.tree().serve(full, size))? {
-            self.noting_damage(self.check_full(full, &bytes, size))?;
-            return Ok(Some(prefix(path.kind, bytes, usize::from(path.width))));
-        }
         self.noting_damage(self.0.tree().serve(path, size))
     }
 
-    fn check_full(&self, path: TilePath, bytes: &[u8], size: TreeSize) -> Read<()> {
-        let damaged = || NodeError::Damaged(format!("{} does not belong to the signed tree", path.path()));
-        let (hashes, level) = match path.kind {
-            TileKind::Hashes(level) => (decode_hashes(bytes, 256).ok_or_else(damaged)?, u32::from(level)),
-            TileKind::Entries => {
-                let entries = decode_bundle(bytes, 256).map_err(|_| damaged())?;
-                (entries.into_iter().map(leaf_hash).collect(), 0)
-            }
-        };
-        let top = (level + 1) * TILE_HEIGHT;
-        debug_assert!(size.0 >> top > path.index);
-        // The node above is read as two halves where this tile itself holds it, so the check
-        // always involves another file or the edge in memory.
-        let tree = self.0.tree();
-        let above = match path.kind {
-            TileKind::Hashes(_) => ledger_core::merkle::NodeReader::node(&tree, top, path.index)?,
-            TileKind::Entries => {
-                let half = |at: u64| ledger_core::merkle::NodeReader::node(&tree, top - 1, at);
-                node_hash(&half(2 * path.index)?, &half(2 * path.index + 1)?)
-            }
-        };
-        if perfect_root(&hashes) == above { Ok(()) } else { Err(damaged()) }
-    }
-
-    /// Damage that a read meets stops the node from signing.
     fn noting_damage<T>(&self, result: Read<T>) -> Read<T> {
-        if let Err(error @ NodeError::Damaged(_)) = &result {
-            tracing::error!(%error, "damage found; the node stops signing");
-            self.0.fail(error);
-        }
-        result
+        result.map_err(|error| self.0.noted(error))
+    }
+}
+
+fn misplaced(index: LeafIndex) -> NodeError {
+    NodeError::DamagedPart {
+        part: Part::BlockOf(index),
+        reason: format!("the index does not name the block of entry {}", index.0),
     }
 }
 

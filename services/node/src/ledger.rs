@@ -216,8 +216,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// A guard that remembers more than the data show: this node signs nothing until it caught up.
+    /// A guard that remembers more than the data show: this node signs nothing until it caught up. Nor
+    /// while it could not show what it signs.
     fn may_sign(&self) -> bool {
+        if !self.shared.damage.allows_signing() {
+            return false;
+        }
         let guard = self.files.guard.lock();
         let promise = guard.promise();
         promise.decided <= self.parent.height && promise.size <= self.parent.frontier.size()
@@ -492,8 +496,18 @@ impl Application for Ledger {
     }
 
     fn decided(&self, height: u64) -> Result<Option<(Vec<u8>, Certificate)>, Failure> {
-        let Some(bytes) = self.shared.blocks.read(height)? else { return Ok(None) };
-        let block = Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {height}: {error}")))?;
+        if height >= self.height() {
+            return Ok(None);
+        }
+        let block = match self.shared.stored_block(height) {
+            Ok((block, _)) => block,
+            // The peer asks another one.
+            Err(error @ NodeError::DamagedPart { .. }) => {
+                self.shared.noted(error);
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let proposal = Proposal { header: block.header, batch: block.batch };
         Ok(Some((proposal.encode(), block.certificate)))
     }

@@ -5,7 +5,8 @@
 //! block log (the commit point), and signs checkpoints and votes under the [`guard`]. What a
 //! quorum has cosigned ([`cosign`]) is published.
 //! A second thread ([`derive`]) brings tiles, index and state on disk up to date behind it.
-//! Reads ([`handle`]) never wait for either.
+//! A third ([`repair`]) looks for damage and heals it.
+//! Reads ([`handle`]) wait for none of them.
 
 pub mod clocks;
 mod cosign;
@@ -21,6 +22,7 @@ mod ledger;
 mod open;
 mod pool;
 mod proposals;
+mod repair;
 mod statement;
 mod tail;
 mod tiles;
@@ -32,3 +34,4 @@ pub use handle::{
     Submitted,
 };
 pub use open::{Layout, Node, NodeConfig, POOL_BYTES_MAX, init, promise_of_data};
+pub use repair::{LocalPeer, Part, PeerTiles};

@@ -15,7 +15,7 @@ use ledger_core::{
     block::{Block, STATE_DIGEST_INTERVAL},
     execute::{Executed, Parent, execute, execute_genesis},
     genesis::Genesis,
-    merkle::{TreeSize, root_at},
+    merkle::TreeSize,
     state::members,
 };
 use parking_lot::{Mutex, RwLock};
@@ -33,8 +33,9 @@ use crate::{
     ledger::{self, Ledger, commit},
     pool::Pool,
     proposals::Proposals,
+    repair::{self, Damage, PeerTiles, Peers},
     statement,
-    tail::{Tail, Tree},
+    tail::Tree,
     tiles::TileFiles,
 };
 
@@ -127,6 +128,8 @@ pub struct NodeConfig {
     pub network: NetworkConfig,
     /// Where a node that is no member's follows; without one it waits for members to let it in.
     pub source: Option<Arc<dyn BlockSource>>,
+    /// Whom it asks for tiles and bundles that are damaged here; nobody where it is alone.
+    pub peer_tiles: Vec<Arc<dyn PeerTiles>>,
 }
 
 /// A running node: dropping it stops its threads.
@@ -134,6 +137,7 @@ pub struct Node {
     handle: NodeHandle,
     ledger: Option<JoinHandle<()>>,
     derive: Option<JoinHandle<()>>,
+    repair: Option<JoinHandle<()>>,
 }
 
 /// Makes the data directory and guard of a new node. Harmless to repeat after a crash: the
@@ -173,7 +177,7 @@ impl Node {
         }
         let born = execute_genesis(&genesis);
         let files = TileFiles::new(layout.log());
-        let store = Derived::open(&layout.derived())?;
+        let store = Derived::open_or_set_aside(&layout.derived())?;
         let applied = match store.applied()? {
             Some(applied) => applied,
             None => apply_genesis(&store, &born)?,
@@ -209,15 +213,10 @@ impl Node {
                 layout.blocks().display()
             )));
         }
-        let tail = RwLock::new(Tail::load(applied.size, state.store.edge(applied.size)?, &files)?);
+        let peers = config.peer_tiles;
+        let edge = repair::restore_edge(&applied, &state.store.edge(applied.size)?, &files, &peers)?;
+        let tail = RwLock::new(edge);
         let frontier = Tree { tail: &tail, files: &files }.frontier(applied.size)?;
-        if frontier.root() != applied.root {
-            return Err(NodeError::Damaged(format!(
-                "the tiles in {} do not lead to the root of height {}; run `chopmark fsck`",
-                layout.log().display(),
-                applied.height
-            )));
-        }
         let parent = Parent { height: applied.height, time: applied.time, hash: applied.header, frontier };
         if !in_force.iter().any(|member| member.domain == config.domain) {
             tracing::warn!(domain = config.domain, "not a member in force: the node follows without a vote");
@@ -246,17 +245,20 @@ impl Node {
             pool: Pool::new(config.pool_bytes_max),
             backlog: Backlog::default(),
             state_digests: StateDigests::default(),
+            damage: Damage::default(),
+            has_peers: !peers.is_empty(),
             failure: Mutex::default(),
             clock_offset_ms: Mutex::default(),
             genesis,
         });
-        let mut node = Self { handle: NodeHandle(Arc::clone(&shared)), ledger: None, derive: None };
+        let mut node = Self { handle: NodeHandle(Arc::clone(&shared)), ledger: None, derive: None, repair: None };
+        repair::unsound(&shared, repair::under_edge(applied.size))?;
         let behind = Arc::clone(&shared);
         node.derive = Some(spawn("derive", move || derive::run(&behind, applied))?);
         let parent = replay(&shared, parent, tip)?;
         restore_state_digests(&shared, parent.height)?;
-        let signed = restore_checkpoints(&shared, &checkpoint_log, &parent, applied.checkpoints)?;
-        check_guard_root(&shared, &guard, &parent, alone)?;
+        let signed = restore_checkpoints(&shared, &peers, &checkpoint_log, &parent, applied.checkpoints)?;
+        check_guard_root(&shared, &peers, &guard, &parent, alone)?;
         let network_key = config.keys.network.clone();
         let files = ledger::Files {
             guard: Arc::new(Mutex::new(guard)),
@@ -268,6 +270,8 @@ impl Node {
         let mut ledger = Ledger::new(Arc::clone(&shared), config.keys, files, parent, signed)?;
         // Before anybody reads: a lone node that is open has published everything that it decided.
         ledger.resume()?;
+        let behind = Arc::clone(&shared);
+        node.repair = Some(spawn("repair", move || repair::run(&behind, &peers))?);
         let mut engine = Malachite { network: config.network, key: network_key, wal: layout.wal() };
         node.ledger = Some(spawn("ledger", move || {
             // Closes the pool however this thread ends, so that nobody waits for an outcome.
@@ -295,6 +299,10 @@ impl Node {
         self.handle.0.pool.close();
         if let Some(ledger) = self.ledger.take() {
             let _panicked = ledger.join();
+        }
+        self.handle.0.damage.close();
+        if let Some(repair) = self.repair.take() {
+            let _panicked = repair.join();
         }
         self.handle.0.backlog.close();
         if let Some(derive) = self.derive.take() {
@@ -420,7 +428,13 @@ fn check_guard_height(guard: &Guard, tip: u64) -> Result<(), NodeError> {
     Ok(())
 }
 
-fn check_guard_root(shared: &Shared, guard: &Guard, parent: &Parent, alone: bool) -> Result<(), NodeError> {
+fn check_guard_root(
+    shared: &Arc<Shared>,
+    peers: &Peers,
+    guard: &Guard,
+    parent: &Parent,
+    alone: bool,
+) -> Result<(), NodeError> {
     let promise = guard.promise();
     let size = parent.frontier.size();
     if promise.size > size && !alone {
@@ -434,7 +448,7 @@ fn check_guard_root(shared: &Shared, guard: &Guard, parent: &Parent, alone: bool
             promise.size.0, size.0
         )));
     }
-    if promise.size.0 > 0 && root_at(promise.size, &shared.tree())? != promise.root {
+    if promise.size.0 > 0 && !repair::had_root(shared, peers, promise.size, &promise.root)? {
         return Err(guard.refuse(&format!(
             "remembers another root for tree size {} than the data has: the data is damaged or of another history. \
              Run `chopmark fsck`",
@@ -533,7 +547,8 @@ fn restore_state_digests(shared: &Arc<Shared>, tip: u64) -> Result<(), NodeError
 
 /// Checks the checkpoints that the index does not have against the tree, and publishes the last.
 fn restore_checkpoints(
-    shared: &Shared,
+    shared: &Arc<Shared>,
+    peers: &Peers,
     log: &SegmentLog,
     parent: &Parent,
     indexed: u64,
@@ -551,7 +566,7 @@ fn restore_checkpoints(
         if checkpoint.size > parent.frontier.size() {
             return Err(damaged("it covers more than the block log holds"));
         }
-        if root_at(checkpoint.size, &shared.tree())? != checkpoint.root {
+        if !repair::had_root(shared, peers, checkpoint.size, &checkpoint.root)? {
             return Err(damaged("its root is not that of the tree"));
         }
         if number >= indexed {

@@ -12,10 +12,11 @@ use std::{
 
 use ledger_core::{
     Hash32,
-    tile::{TILE_WIDTH, TileKind, TilePath, decode_bundle, decode_hashes},
+    tile::{TileKind, TilePath, decode_hashes},
 };
+use rustix::io::Errno;
 
-use crate::NodeError;
+use crate::{NodeError, repair::Part};
 
 /// The folder of tiles.
 #[derive(Debug, Clone)]
@@ -38,6 +39,10 @@ pub(crate) fn full(kind: TileKind, index: u64) -> TilePath {
 impl TileFiles {
     pub(crate) fn new(root: PathBuf) -> Self {
         Self { root }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn path(&self, kind: TileKind, index: u64) -> PathBuf {
@@ -71,35 +76,28 @@ impl TileFiles {
         Ok(())
     }
 
-    /// Bytes of a full tile or bundle; `None` if there is no such file.
-    pub(crate) fn read(&self, kind: TileKind, index: u64) -> Result<Option<Vec<u8>>, NodeError> {
+    /// Bytes of a full tile or bundle that must exist. They are not checked.
+    pub(crate) fn read(&self, kind: TileKind, index: u64) -> Result<Vec<u8>, NodeError> {
         let path = self.path(kind, index);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(NodeError::io("read tile", path)(error)),
-        }
+        fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.damaged(kind, index, "is missing"),
+            // A sector that cannot be read: the file gets another one when it is written anew.
+            _ if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                self.damaged(kind, index, "cannot be read from the disk")
+            }
+            _ => NodeError::io("read tile", path)(error),
+        })
     }
 
-    /// Hashes of a full tile that must exist.
+    /// Hashes of a full tile that must exist. They are not checked.
     pub(crate) fn hashes(&self, level: u8, index: u64) -> Result<Vec<Hash32>, NodeError> {
-        let path = self.path(TileKind::Hashes(level), index);
-        let bytes = self.read(TileKind::Hashes(level), index)?.ok_or_else(|| missing(&path))?;
-        decode_hashes(&bytes, 256)
-            .ok_or_else(|| NodeError::Damaged(format!("tile {} has the wrong length", path.display())))
+        let kind = TileKind::Hashes(level);
+        decode_hashes(&self.read(kind, index)?, 256).ok_or_else(|| self.damaged(kind, index, "has the wrong length"))
     }
 
-    /// One entry of a full bundle that must exist.
-    pub(crate) fn entry(&self, index: u64) -> Result<Vec<u8>, NodeError> {
-        let (bundle, at) = (index / TILE_WIDTH, usize::try_from(index % TILE_WIDTH).unwrap_or_default());
-        let path = self.path(TileKind::Entries, bundle);
-        let bytes = self.read(TileKind::Entries, bundle)?.ok_or_else(|| missing(&path))?;
-        let entries = decode_bundle(&bytes, 256)
-            .map_err(|_| NodeError::Damaged(format!("entry bundle {} is malformed", path.display())))?;
-        Ok(entries[at].to_vec())
+    /// Damage to a full tile or bundle.
+    pub(crate) fn damaged(&self, kind: TileKind, index: u64, what: &str) -> NodeError {
+        let reason = format!("{} {what}", self.path(kind, index).display());
+        NodeError::DamagedPart { part: Part::Tile(kind, index), reason }
     }
-}
-
-fn missing(path: &Path) -> NodeError {
-    NodeError::Damaged(format!("{} is missing", path.display()))
 }

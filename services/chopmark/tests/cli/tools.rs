@@ -89,8 +89,17 @@ fn data(test: &str) -> std::path::PathBuf {
     let keys = NodeKeys::load(&data.join("keys")).unwrap();
     let (domain, clock) = ("operator.example".to_owned(), Arc::new(|| TIME_MS));
     let network = chopmark_node::NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new().into() };
-    let config =
-        NodeConfig { data: node, guard, keys, domain, clock, pool_bytes_max: POOL_BYTES_MAX, network, source: None };
+    let config = NodeConfig {
+        data: node,
+        guard,
+        keys,
+        domain,
+        clock,
+        pool_bytes_max: POOL_BYTES_MAX,
+        network,
+        source: None,
+        peer_tiles: Vec::new(),
+    };
     Node::open(config).unwrap().close();
     data
 }

@@ -67,8 +67,7 @@ async fn database(services: Option<&Services>) -> bool {
 }
 
 async fn ledger(shared: &Shared) -> bool {
-    shared.ledger.is_deciding()
-        && timeout(CHECK_TIMEOUT, shared.ledger.checkpoint()).await.is_ok_and(|read| read.is_ok())
+    shared.ledger.is_well() && timeout(CHECK_TIMEOUT, shared.ledger.checkpoint()).await.is_ok_and(|read| read.is_ok())
 }
 
 async fn answers<T>(call: impl Future<Output = PortResult<T>>) -> bool {

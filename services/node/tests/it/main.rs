@@ -4,4 +4,5 @@
 
 mod alone;
 mod consortium;
+mod repair;
 mod support;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use chopmark_node::{
-    NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, Peer, Submitted, init,
+    NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, Peer, PeerTiles, Submitted, init,
     keys::{self, NodeKeys},
 };
 use ledger_core::{
@@ -33,8 +33,9 @@ pub(crate) const TENANT: &str = "ten_test";
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) clock: Arc<AtomicU64>,
-    domain: String,
+    pub(crate) domain: String,
     network: NetworkConfig,
+    pub(crate) peer_tiles: Vec<Arc<dyn PeerTiles>>,
 }
 
 impl Place {
@@ -49,7 +50,7 @@ impl Place {
         keys::generate(&folder.path().join("keys")).unwrap();
         let network = NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new().into() };
         let clock = Arc::new(AtomicU64::new(1_790_000_001_000));
-        Self { folder, clock, domain: domain.to_owned(), network }
+        Self { folder, clock, domain: domain.to_owned(), network, peer_tiles: Vec::new() }
     }
 
     fn init(&self, members: &[Self]) {
@@ -84,6 +85,7 @@ impl Place {
             pool_bytes_max: POOL_BYTES_MAX,
             network: self.network.clone(),
             source: None,
+            peer_tiles: self.peer_tiles.clone(),
         })
     }
 

@@ -1,0 +1,652 @@
+//! Repair: what is damaged, and the thread that heals it.
+//!
+//! Whoever meets damage notes it in [`Damage`]; while a part that a signature rests on stands there,
+//! the node does not sign checkpoints. Votes rest on the state, the block log's end and the edge in
+//! memory, not on tiles or index, so voting goes on. Hash tiles are made again from the level
+//! below; what only others have is asked of peers and never believed: it is written when it leads
+//! to the root that the edge in memory vouches for. A node that is alone executes its block log again
+//! instead. Index entries are made again from the
+//! entries and the logs. The same thread walks the whole tree slowly, so that damage is found that
+//! nobody reads.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use ledger_core::{
+    Hash32,
+    block::Block,
+    merkle::{LeafIndex, TreeSize, root_at},
+    tile::{TILE_LEVELS_MAX, TILE_WIDTH, TileKind, TilePath, decode_hashes, encode_hashes, perfect_root},
+};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::{
+    NodeError, NodeHandle,
+    derived::{Applied, IndexKey, index_keys},
+    handle::{CheckpointRecord, Shared},
+    tail::{Tail, Tree, hashes_of, incomplete_tiles},
+    tiles::{FullTile, TileFiles, full},
+};
+
+/// Pause before what could not be healed is tried again; it doubles each time.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How often peers are asked at the start, a second apart, until the node refuses to run: they may be
+/// starting too.
+const START_ATTEMPTS: usize = 30;
+/// Pace of the walk over the tree: below 2 MiB/s where entries have 300 bytes.
+const SCRUB_PAUSE: Duration = Duration::from_millis(50);
+/// Rest after a whole walk.
+const SCRUB_REST: Duration = Duration::from_secs(60 * 60);
+/// Pace while blocks are being written behind.
+const SCRUB_PAUSE_BUSY: Duration = Duration::from_secs(1);
+/// A node that is alone makes a bundle again by executing the block log, with the state in memory:
+/// 200 MB for so many entries. Beyond that a person decides.
+const REPLAY_ENTRIES_MAX: u64 = 1_000_000;
+/// With more damaged keys than this the index is made anew as a whole.
+const KEYS_MAX: usize = 1_000;
+
+/// A part of the stored data that can be damaged for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// A full tile or entry bundle.
+    Tile(TileKind, u64),
+    /// What the index says of an entry id or digest: its number, then the whole hash.
+    Key([u8; 33]),
+    /// What the index says of the block that holds an entry.
+    BlockOf(LeafIndex),
+    /// What the index says of the first checkpoint over an entry.
+    CheckpointOver(LeafIndex),
+    /// A block in the block log: nothing here is made from it again, so it does not keep the node
+    /// from signing.
+    Block(u64),
+}
+
+impl Part {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Tile(TileKind::Hashes(_), _) => "tile",
+            Self::Tile(TileKind::Entries, _) => "bundle",
+            Self::Key(_) | Self::BlockOf(_) | Self::CheckpointOver(_) => "index",
+            Self::Block(_) => "block",
+        }
+    }
+
+    const fn is_healable(&self) -> bool {
+        !matches!(self, Self::Block(_))
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tile(kind, index) => f.write_str(&full(*kind, *index).path()),
+            Self::Key(key) => write!(f, "index of {}:{}", key[0], hex::encode(&key[1..])),
+            Self::BlockOf(index) => write!(f, "index of the block of entry {}", index.0),
+            Self::CheckpointOver(index) => write!(f, "index of the checkpoint over entry {}", index.0),
+            Self::Block(height) => write!(f, "block {height}"),
+        }
+    }
+}
+
+/// Where a node asks for a tile or bundle that it lost. Nothing that comes is trusted.
+pub trait PeerTiles: Send + Sync {
+    /// Who is asked, for log and metrics.
+    fn name(&self) -> &str;
+
+    /// The bytes of a tile or bundle, or why there are none. Blocks, for a bounded time; the answer is
+    /// bounded too.
+    fn tile(&self, path: &TilePath) -> Result<Vec<u8>, String>;
+}
+
+/// Another member's node in this process.
+pub struct LocalPeer {
+    name: String,
+    node: RwLock<Weak<Shared>>,
+}
+
+impl LocalPeer {
+    /// A peer whose node is not open yet.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self { name, node: RwLock::default() }
+    }
+
+    /// Takes the peer's node, now that it is open.
+    pub fn connect(&self, node: &NodeHandle) {
+        *self.node.write() = Arc::downgrade(&node.0);
+    }
+}
+
+impl PeerTiles for LocalPeer {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tile(&self, path: &TilePath) -> Result<Vec<u8>, String> {
+        let node = self.node.read().upgrade().ok_or("it is not open")?;
+        let tile = NodeHandle(node).tile(*path).map_err(|error| error.to_string())?;
+        tile.ok_or_else(|| "it does not have it yet".to_owned())
+    }
+}
+
+/// The peers that are asked, in turns.
+pub(crate) type Peers = [Arc<dyn PeerTiles>];
+
+/// What is known to be damaged.
+#[derive(Default)]
+pub(crate) struct Damage {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    parts: BTreeSet<Part>,
+    /// Noted since the thread last looked.
+    fresh: BTreeSet<Part>,
+    closed: bool,
+}
+
+impl Damage {
+    /// Remembers a damaged part; says so the first time.
+    pub(crate) fn note(&self, part: Part, reason: &str) {
+        let mut inner = self.inner.lock();
+        if inner.parts.insert(part) {
+            inner.fresh.insert(part);
+            tracing::warn!(%part, reason, "damage found");
+            metrics::counter!("chopmark_node_damage_found_total", "kind" => part.kind()).increment(1);
+            self.told(&inner);
+        }
+    }
+
+    fn healed(&self, part: &Part) {
+        let mut inner = self.inner.lock();
+        if inner.parts.remove(part) {
+            tracing::info!(%part, "healed");
+            metrics::counter!("chopmark_node_repaired_total", "kind" => part.kind()).increment(1);
+            self.told(&inner);
+        }
+    }
+
+    fn told(&self, inner: &Inner) {
+        metrics::gauge!("chopmark_node_damaged_parts").set(inner.parts.len() as f64);
+        self.changed.notify_all();
+    }
+
+    /// Whether nothing is damaged that a signature rests on.
+    pub(crate) fn allows_signing(&self) -> bool {
+        !self.inner.lock().parts.iter().any(Part::is_healable)
+    }
+
+    pub(crate) fn contains(&self, part: &Part) -> bool {
+        self.inner.lock().parts.contains(part)
+    }
+
+    /// Whether what the index does not have may be there all the same.
+    pub(crate) fn doubts_index(&self) -> bool {
+        self.inner.lock().parts.iter().any(|part| matches!(part, Part::Key(_)))
+    }
+
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        self.inner.lock().parts.iter().copied().collect()
+    }
+
+    fn fresh(&self) -> BTreeSet<Part> {
+        std::mem::take(&mut self.inner.lock().fresh)
+    }
+
+    /// Waits until something is noted or healed, the node closes, or the time is over.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let mut inner = self.inner.lock();
+        if !inner.closed && inner.fresh.is_empty() {
+            self.changed.wait_for(&mut inner, timeout);
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.inner.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.lock().closed
+    }
+}
+
+/// Heals and scrubs until the node closes.
+pub(crate) fn run(shared: &Arc<Shared>, peers: &Peers) {
+    let mut healer = Healer { shared, peers, turn: 0 };
+    let (mut pause, mut retry_at) = (RETRY_FIRST, Instant::now());
+    let mut scrub = Scrub { next: 0, due: Instant::now() };
+    metrics::gauge!("chopmark_node_damaged_parts").set(shared.damage.parts().len() as f64);
+    while !shared.damage.is_closed() {
+        let mut parts = shared.damage.fresh();
+        let again = Instant::now() >= retry_at;
+        if again {
+            parts.extend(shared.damage.parts());
+        }
+        if parts.iter().any(Part::is_healable) {
+            let healed = healer.heal(&parts);
+            if healed {
+                pause = RETRY_FIRST;
+            } else if again {
+                pause = (2 * pause).min(RETRY_MAX);
+            }
+            retry_at = Instant::now() + pause;
+            // The ledger may sign again.
+            shared.pool.changed().notify_one();
+        }
+        if Instant::now() >= scrub.due {
+            scrub.step(shared);
+        }
+        let next = if shared.damage.allows_signing() { scrub.due } else { scrub.due.min(retry_at) };
+        shared.damage.wait(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Heals parts at the start, before there is a thread for it, while peers may be starting too.
+pub(crate) fn heal_at_start(shared: &Arc<Shared>, peers: &Peers, parts: &BTreeSet<Part>) -> bool {
+    let mut healer = Healer { shared, peers, turn: 0 };
+    for attempt in 0..if peers.is_empty() { 1 } else { START_ATTEMPTS } {
+        if attempt > 0 {
+            std::thread::sleep(RETRY_FIRST);
+        }
+        if healer.heal(parts) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The edge at the start: from full tiles, or where they do not lead to the root, from what lies below
+/// them, or from a peer's tiles.
+pub(crate) fn restore_edge(
+    applied: &Applied,
+    entries: &[Vec<u8>],
+    files: &TileFiles,
+    peers: &Peers,
+) -> Result<Tail, NodeError> {
+    let leads = |tail: Result<Tail, NodeError>| {
+        let tail = RwLock::new(tail?);
+        let root = Tree { tail: &tail, files }.frontier(applied.size)?.root();
+        if root == applied.root { Ok(tail.into_inner()) } else { Err(not_to_root(files, applied)) }
+    };
+    let refused = match leads(Tail::load(applied.size, entries.to_vec(), files)) {
+        Ok(tail) => return Ok(tail),
+        Err(error) => error,
+    };
+    tracing::warn!(error = %refused, "the right edge is restored from what lies below it");
+    let nothing = RwLock::default();
+    let tree = Tree { tail: &nothing, files };
+    let below = Tail::assemble(applied.size, entries.to_vec(), |level, children| {
+        let roots = children.map(|child| from_below(&tree, TileKind::Hashes(level - 1), child));
+        roots.map(|tile| tile.map(|hashes| perfect_root(&hashes))).collect()
+    });
+    if let Ok(tail) = leads(below) {
+        return Ok(tail);
+    }
+    for attempt in 0..START_ATTEMPTS {
+        if attempt > 0 && !peers.is_empty() {
+            std::thread::sleep(RETRY_FIRST);
+        }
+        for peer in peers {
+            let tail = Tail::assemble(applied.size, entries.to_vec(), |level, children| {
+                let width = u16::try_from(children.end - children.start).unwrap_or_default();
+                let path = TilePath { kind: TileKind::Hashes(level), index: children.end / TILE_WIDTH, width };
+                let bytes = peer.tile(&path).map_err(NodeError::Damaged)?;
+                decode_hashes(&bytes, usize::from(width)).ok_or_else(|| NodeError::Damaged("malformed".to_owned()))
+            });
+            match leads(tail) {
+                Ok(tail) => {
+                    tracing::warn!(peer = peer.name(), "the right edge is restored from a peer");
+                    return Ok(tail);
+                }
+                Err(error) => tracing::warn!(peer = peer.name(), %error, "a peer's tiles do not restore the edge"),
+            }
+        }
+    }
+    Err(refused)
+}
+
+fn not_to_root(files: &TileFiles, applied: &Applied) -> NodeError {
+    NodeError::Damaged(format!(
+        "the tiles in {} do not lead to the root of height {}; run `chopmark fsck`",
+        files.root().display(),
+        applied.height
+    ))
+}
+
+/// Full tiles whose roots the edge holds: what the start has read.
+pub(crate) fn under_edge(size: TreeSize) -> impl Iterator<Item = (TileKind, u64)> {
+    incomplete_tiles(size).flat_map(|(level, children)| children.map(move |at| (TileKind::Hashes(level - 1), at)))
+}
+
+/// Whether the tree had this root at `size`; where it seems not, what it is read from is healed first.
+pub(crate) fn had_root(shared: &Arc<Shared>, peers: &Peers, size: TreeSize, root: &Hash32) -> Result<bool, NodeError> {
+    let read = root_at(size, &shared.tree());
+    if matches!(&read, Ok(read) if read == root) {
+        return Ok(true);
+    }
+    let last = LeafIndex(size.0.saturating_sub(1));
+    let unsound = unsound(shared, shared.tree().on_path(last, size))?;
+    if unsound.is_empty() {
+        return Ok(read? == *root);
+    }
+    if !heal_at_start(shared, peers, &unsound) {
+        read?;
+        return Ok(false);
+    }
+    Ok(root_at(size, &shared.tree())? == *root)
+}
+
+/// Notes which of these tiles and bundles are damaged.
+pub(crate) fn unsound(
+    shared: &Shared,
+    parts: impl IntoIterator<Item = (TileKind, u64)>,
+) -> Result<BTreeSet<Part>, NodeError> {
+    let mut unsound = BTreeSet::new();
+    for (kind, index) in parts {
+        match shared.tree().check(kind, index) {
+            Err(NodeError::DamagedPart { part, reason }) => {
+                shared.damage.note(part, &reason);
+                unsound.insert(part);
+            }
+            other => other?,
+        }
+    }
+    Ok(unsound)
+}
+
+/// A hash tile, made from the bundle or the tiles below it.
+fn from_below(tree: &Tree<'_>, kind: TileKind, index: u64) -> Result<Vec<Hash32>, NodeError> {
+    match kind {
+        TileKind::Hashes(0) => {
+            let bytes = tree.files.read(TileKind::Entries, index)?;
+            let leaves = hashes_of(TileKind::Entries, &bytes);
+            leaves.ok_or_else(|| tree.files.damaged(TileKind::Entries, index, "is malformed"))
+        }
+        TileKind::Hashes(level) => {
+            let children = index * TILE_WIDTH..(index + 1) * TILE_WIDTH;
+            children.map(|child| tree.tile_root(level - 1, child)).collect()
+        }
+        TileKind::Entries => Err(NodeError::Damaged("nothing lies below a bundle".to_owned())),
+    }
+}
+
+/// The same where the tiles below are damaged too, and what lies below them is not.
+fn from_two_below(tree: &Tree<'_>, kind: TileKind, index: u64) -> Result<Vec<Hash32>, NodeError> {
+    let TileKind::Hashes(level @ 1..) = kind else {
+        return Err(NodeError::Damaged("nothing lies two levels below".to_owned()));
+    };
+    let children = index * TILE_WIDTH..(index + 1) * TILE_WIDTH;
+    let root = |child| Ok(perfect_root(&from_below(tree, TileKind::Hashes(level - 1), child)?));
+    children.map(root).collect()
+}
+
+/// Whether a bundle is made again from the block log: where there is nobody to ask.
+pub(crate) fn is_replayable(shared: &Shared) -> bool {
+    !shared.has_peers && shared.tail.read().size().0 <= REPLAY_ENTRIES_MAX
+}
+
+struct Healer<'a> {
+    shared: &'a Arc<Shared>,
+    peers: &'a Peers,
+    /// Which peer is asked first: another one after each that did not help.
+    turn: usize,
+}
+
+impl Healer<'_> {
+    /// Whether all of these are sound now.
+    fn heal(&mut self, parts: &BTreeSet<Part>) -> bool {
+        let mut all = true;
+        let mut settle = |healer: &Self, part: &Part, result: Result<(), NodeError>| match result {
+            Ok(()) => healer.shared.damage.healed(part),
+            Err(error) => {
+                tracing::warn!(%part, %error, "not healed yet");
+                all = false;
+            }
+        };
+        let keys: BTreeSet<IndexKey> =
+            parts.iter().filter_map(|part| if let Part::Key(key) = part { Some(*key) } else { None }).collect();
+        for part in parts {
+            let result = match part {
+                Part::Tile(kind, index) => self.tile(*kind, *index),
+                Part::BlockOf(index) => self.block_of(*index),
+                Part::CheckpointOver(index) => self.checkpoint_over(*index),
+                Part::Key(_) | Part::Block(_) => continue,
+            };
+            settle(self, part, result);
+        }
+        // Last: the entries that they are made from are sound by now, if they can be.
+        if !keys.is_empty() {
+            let result = self.keys(&keys);
+            let reason = result.as_ref().err().map(ToString::to_string);
+            for key in &keys {
+                settle(self, &Part::Key(*key), reason.clone().map_or(Ok(()), |reason| Err(NodeError::Damaged(reason))));
+            }
+        }
+        all
+    }
+
+    fn tile(&mut self, kind: TileKind, index: u64) -> Result<(), NodeError> {
+        let tree = self.shared.tree();
+        if tree.is_in_memory(kind, index) {
+            return Ok(());
+        }
+        let mut root = tree.vouched_root(kind, index);
+        // What vouches for it may be damaged itself: at most once a level.
+        for _ in 0..TILE_LEVELS_MAX {
+            let Err(NodeError::DamagedPart { part: above @ Part::Tile(kind_above, at), reason }) = &root else { break };
+            self.shared.damage.note(*above, reason);
+            self.tile(*kind_above, *at)?;
+            self.shared.damage.healed(above);
+            root = tree.vouched_root(kind, index);
+        }
+        let root = root?;
+        let fits = |bytes: &[u8]| hashes_of(kind, bytes).is_some_and(|hashes| perfect_root(&hashes) == root);
+        if self.shared.files.read(kind, index).is_ok_and(|bytes| fits(&bytes)) {
+            return Ok(());
+        }
+        let local = [from_below, from_two_below].into_iter();
+        let mut local = local.filter_map(|make| Some(encode_hashes(&make(&tree, kind, index).ok()?)));
+        let bytes = match local.find(|bytes| fits(bytes)) {
+            Some(bytes) => bytes,
+            None if kind == TileKind::Entries && is_replayable(self.shared) => self.replay(index, fits)?,
+            None => self.ask(kind, index, fits)?,
+        };
+        self.shared.files.write(&[FullTile { kind, index, bytes }])?;
+        // Read back: a disk that damaged it once may do so again.
+        tree.check(kind, index)
+    }
+
+    /// Bytes that fit, from any peer.
+    fn ask(&mut self, kind: TileKind, index: u64, fits: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>, NodeError> {
+        let path = full(kind, index);
+        for _ in self.peers {
+            if self.shared.damage.is_closed() {
+                break;
+            }
+            let peer = &self.peers[self.turn % self.peers.len()];
+            match peer.tile(&path) {
+                Ok(bytes) if fits(&bytes) => {
+                    tracing::info!(peer = peer.name(), path = path.path(), "fetched from a peer");
+                    return Ok(bytes);
+                }
+                Ok(_) => {
+                    tracing::warn!(peer = peer.name(), path = path.path(), "a peer serves what is not of the tree");
+                    metrics::counter!("chopmark_node_repair_refused_total", "peer" => peer.name().to_owned())
+                        .increment(1);
+                }
+                Err(error) => {
+                    tracing::warn!(peer = peer.name(), path = path.path(), error, "a peer does not help");
+                }
+            }
+            self.turn += 1;
+        }
+        let why = if self.peers.is_empty() { "there is no peer to ask" } else { "no peer has it" };
+        Err(self.shared.files.damaged(kind, index, &format!("is damaged, and {why}")))
+    }
+
+    /// A bundle, made again from the block log.
+    fn replay(&self, bundle: u64, fits: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>, NodeError> {
+        let shared = self.shared;
+        let stop = || shared.damage.is_closed();
+        let bytes = crate::fsck::bundle_at(&shared.genesis, &shared.blocks, bundle, stop)?;
+        let damaged =
+            || shared.files.damaged(TileKind::Entries, bundle, "is damaged, and the block log does not give it");
+        bytes.filter(|bytes| fits(bytes)).ok_or_else(damaged)
+    }
+
+    /// Makes the positions of these keys again from the entries.
+    fn keys(&self, keys: &BTreeSet<IndexKey>) -> Result<(), NodeError> {
+        let store = &self.shared.state.store;
+        let mut positions: BTreeMap<IndexKey, Vec<u64>> = keys.iter().map(|key| (*key, Vec::new())).collect();
+        let mut scan = |from: u64, end: u64| {
+            let mut at = from;
+            while at < end {
+                if self.shared.damage.is_closed() {
+                    return Err(NodeError::Damaged("the node is closing".to_owned()));
+                }
+                let until = end.min((at / TILE_WIDTH + 1) * TILE_WIDTH);
+                let entries = self.shared.tree().entries(at, until).map_err(|error| self.shared.noted(error))?;
+                for (key, index) in index_keys(at, &entries) {
+                    if let Some(known) = positions.get_mut(&key) {
+                        known.push(index);
+                    }
+                }
+                at = until;
+            }
+            Ok::<(), NodeError>(())
+        };
+        let most = store.applied()?.map_or(0, |applied| applied.size.0);
+        scan(0, most)?;
+        // What the derive thread indexed meanwhile is added while it waits.
+        let held = store.hold();
+        let rest = store.applied()?.map_or(0, |applied| applied.size.0);
+        scan(most, rest)?;
+        store.replace_positions(&held, &positions)
+    }
+
+    /// Makes the mapping of an entry to its block again from the block log.
+    fn block_of(&self, index: LeafIndex) -> Result<(), NodeError> {
+        let size_of = |height: u64| match height {
+            0 => Ok(ledger_core::entry::genesis_entries(&self.shared.genesis).len() as u64),
+            _ => Ok(self.block(height)?.header.tree_size),
+        };
+        let store = &self.shared.state.store;
+        let held = store.hold();
+        let applied = store.applied()?.map_or(0, |applied| applied.height);
+        let height = first_above(0, applied, index.0, size_of)?;
+        let end = size_of(height)?;
+        let start = height.checked_sub(1).map_or(Ok(0), size_of)?;
+        store.replace_block_of(&held, start, end, height)
+    }
+
+    fn block(&self, height: u64) -> Result<Block, NodeError> {
+        let bytes = self.shared.blocks.read(height)?.unwrap_or_default();
+        Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {height}: {error}")))
+    }
+
+    /// Makes the mapping of an entry to the first checkpoint over it again from the checkpoint log.
+    fn checkpoint_over(&self, index: LeafIndex) -> Result<(), NodeError> {
+        let size_of = |record: u64| {
+            let bytes = self.shared.checkpoints.read(record)?.unwrap_or_default();
+            let decoded = CheckpointRecord::decode(&bytes)
+                .map_err(|error| NodeError::Damaged(format!("checkpoint record {record}: {error}")))?;
+            Ok(decoded.signed()?.checkpoint.size.0)
+        };
+        let store = &self.shared.state.store;
+        let held = store.hold();
+        let indexed = store.applied()?.map_or(0, |applied| applied.checkpoints);
+        let last = indexed.checked_sub(1).ok_or_else(|| NodeError::Damaged("no checkpoint is indexed".to_owned()))?;
+        let record = first_above(0, last, index.0, size_of)?;
+        let end = size_of(record)?;
+        let start = record.checked_sub(1).map_or(Ok(0), size_of)?;
+        store.replace_checkpoint_over(&held, start, end, record)
+    }
+}
+
+/// The first number from `low` to `high` whose size is above `index`; sizes never fall.
+fn first_above(
+    mut low: u64,
+    mut high: u64,
+    index: u64,
+    size_of: impl Fn(u64) -> Result<u64, NodeError>,
+) -> Result<u64, NodeError> {
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if size_of(middle)? > index {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
+}
+
+/// The slow walk over everything.
+struct Scrub {
+    /// Next bundle.
+    next: u64,
+    due: Instant,
+}
+
+impl Scrub {
+    fn step(&mut self, shared: &Shared) {
+        self.due = Instant::now() + if shared.backlog.is_idle() { SCRUB_PAUSE } else { SCRUB_PAUSE_BUSY };
+        match self.check(shared) {
+            Ok(true) => {
+                self.next += 1;
+                metrics::counter!("chopmark_node_scrubbed_bundles_total").increment(1);
+            }
+            Ok(false) => {
+                self.next = 0;
+                self.due = Instant::now() + SCRUB_REST;
+                metrics::counter!("chopmark_node_scrub_rounds_total").increment(1);
+            }
+            // What is damaged is noted, and heals; the walk goes on behind it.
+            Err(NodeError::DamagedPart { part, reason }) => {
+                shared.damage.note(part, &reason);
+                self.next += 1;
+            }
+            Err(error) => {
+                tracing::warn!(%error, bundle = self.next, "the scrub cannot read");
+                self.due = Instant::now() + RETRY_MAX;
+            }
+        }
+        metrics::gauge!("chopmark_node_scrub_bundle").set(self.next as f64);
+    }
+
+    /// Checks the next bundle, everything above it, and that the index has what it holds. `false` behind
+    /// the last one.
+    fn check(&self, shared: &Shared) -> Result<bool, NodeError> {
+        let store = &shared.state.store;
+        let applied = store.applied()?.map_or(0, |applied| applied.size.0);
+        let (first, end) = (self.next * TILE_WIDTH, (self.next + 1) * TILE_WIDTH);
+        if end > applied {
+            return Ok(false);
+        }
+        let tiles = unsound(shared, [(TileKind::Hashes(0), self.next), (TileKind::Entries, self.next)])?;
+        if !tiles.is_empty() {
+            return Ok(true);
+        }
+        let entries = shared.tree().entries(first, end)?;
+        let mut missing = 0;
+        for (key, index) in index_keys(first, &entries) {
+            if !store.find(&key, LeafIndex(index), 1)?.contains(&LeafIndex(index)) {
+                missing += 1;
+                shared.damage.note(Part::Key(key), &format!("the index lacks entry {index}"));
+            }
+        }
+        if missing > 0 && shared.damage.parts().iter().filter(|part| matches!(part, Part::Key(_))).count() > KEYS_MAX {
+            store.mark("more keys are damaged than are healed one by one");
+            shared.fail(&NodeError::Damaged("the index is wrecked; the next start makes it anew".to_owned()));
+        }
+        Ok(true)
+    }
+}
