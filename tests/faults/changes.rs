@@ -101,6 +101,34 @@ async fn a_change_that_would_stop_the_network_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_missed_its_removal_finds_out_and_joins_again() {
+    let mut network = Network::start(4).await.unwrap();
+    network.notarize(1).await.unwrap();
+    network.kill(1);
+    network.change(&[0, 2, 3], &["remove", "member1.test"]).await.unwrap();
+    network.change(&[2, 0, 3], &["rotate-keys"]).await.unwrap();
+    let index = network.notarize(2).await.unwrap();
+    // Nobody lets it in any more, and nobody has told it.
+    network.spawn(1).unwrap();
+    network.serves(1, index + 1).await.unwrap();
+    network.in_force(1, &["member0.test", "member2.test", "member3.test"]).await.unwrap();
+
+    // Under the same domain with new keys: the genesis names it with others.
+    network.stop(1).unwrap();
+    let (folder, guard) = (network.members[1].folder.clone(), network.members[1].guard.clone());
+    std::fs::rename(&folder, folder.with_extension("gone")).unwrap();
+    std::fs::rename(&guard, guard.with_extension("gone")).unwrap();
+    network.leave(1);
+    let again = network.join("member1.test", false).unwrap();
+    let invitation = network.members[again].folder.join("invitation.json").to_str().unwrap().to_owned();
+    network.serves(again, index + 1).await.unwrap();
+    network.change(&[0, 2, 3], &["add", &invitation]).await.unwrap();
+    network.cosigns(again, 0).await.unwrap();
+    network.check().await.unwrap();
+    network.stop_and_check_files().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_policy_changes_by_a_quorum() {
     let mut network = Network::start(4).await.unwrap();
     let file = network.members[0].folder.join("policy.json");

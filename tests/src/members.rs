@@ -250,7 +250,7 @@ impl Network {
         ensure!(made.status.success(), "network join: {}", String::from_utf8_lossy(&made.stderr));
         self.members.push(Member {
             domain: domain.to_owned(),
-            guard: folder.with_extension("guard"),
+            guard: self.folder.path().join("net").join(format!("{domain}.guard")),
             folder,
             read: format!("http://{}", at(26_601 + 10 * number)),
             internal: format!("http://{}", at(26_602 + 10 * number)),
@@ -260,6 +260,11 @@ impl Network {
         self.present.push(number);
         self.spawn(number)?;
         Ok(number)
+    }
+
+    /// From now on nobody looks after this member: it has gone for good.
+    pub fn leave(&mut self, number: usize) {
+        self.present.retain(|present| *present != number);
     }
 
     /// Waits until a node serves at least `size` entries, without a look at its process.

@@ -256,7 +256,11 @@ pub(crate) struct NetworkJoinArgs {
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: SocketAddr,
 
-    /// Where the others read from this node, if not at that address
+    /// Where the others reach the node, if not at that address
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) advertised: Option<SocketAddr>,
+
+    /// Where the others read from this node, if not at the port above that address
     #[arg(long, value_name = "URL")]
     pub(crate) read_url: Option<String>,
 

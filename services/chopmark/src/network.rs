@@ -39,6 +39,9 @@ use crate::{
     secrets, system,
 };
 
+/// What a node says of its network: members, and every policy so far.
+const NETWORK_BYTES_MAX: usize = 4 << 20;
+
 pub(crate) async fn run(command: NetworkCommand, out: &mut Out) -> anyhow::Result<ExitCode> {
     match command {
         NetworkCommand::Init(args) => init(&args, out).map(|()| ExitCode::SUCCESS),
@@ -304,7 +307,7 @@ async fn own_status(http: &reqwest::Client, file: &NodeFile) -> anyhow::Result<N
 /// Height and size that a member serves to readers.
 async fn public_network(http: &reqwest::Client, read_url: &str) -> anyhow::Result<(u64, u64)> {
     let answer = http.get(format!("{read_url}/v1/network")).send().await?.error_for_status()?;
-    let body: serde_json::Value = answer.json().await?;
+    let body: serde_json::Value = serde_json::from_slice(&peering::bounded(answer, NETWORK_BYTES_MAX).await?)?;
     let number = |pointer: &str| body.pointer(pointer).and_then(serde_json::Value::as_u64);
     let height = number("/height").context("it does not name a height")?;
     Ok((height, number("/checkpoint/size").context("it does not name a size")?))

@@ -37,6 +37,9 @@ use crate::{
 /// How often the node looks whether its ledger has stopped.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long others may take until what they have proposed is left for the next time.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(1_500);
+
 /// Runs until a signal, or until the ledger has stopped by a fault: then whoever runs services
 /// starts it again, and it reloads from what is durable.
 pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
@@ -46,7 +49,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let file = folder.read()?;
     let guard = args.guard.map_or_else(|| folder.guard(&file), Ok)?;
     let keys = NodeKeys::load(&folder.keys())?;
-    let (genesis, network_key) = (read_genesis(&folder)?, keys.network_key());
+    let genesis = read_genesis(&folder)?;
     let board = Arc::new(Board::open(&folder.0, genesis.chain_id())?);
     let (http, urls, peers) = (peering::http()?, Urls::default(), watch::Sender::new(Vec::new()));
     let source = HttpSource {
@@ -75,8 +78,9 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let handle = node.handle();
     let (network, shown) = (handle.genesis().network.as_str(), Some(Arc::clone(&board)));
     let reader = reader::serve(&handle, shown, network, (public, scraped), metrics)?;
-    let (node_handle, own) = (handle.clone(), OwnCard { keys: folder.keys(), network_key, file: file.clone() });
-    let peering = Arc::new(Peering { node: node_handle, own, board, http, peers, urls });
+    let (node_handle, own) = (handle.clone(), OwnCard { keys: folder.keys(), file: file.clone() });
+    let peering =
+        Arc::new(Peering { node: node_handle, own, board, http, peers, urls, looking: tokio::sync::Mutex::default() });
     let state = Data::new(Internal {
         node: handle.clone(),
         file: file.clone(),
@@ -138,7 +142,7 @@ fn read_genesis(folder: &MemberFolder) -> anyhow::Result<Genesis> {
 /// What `chopmark network propose` and its like start from.
 async fn governance(internal: Data<Internal>) -> HttpResponse {
     // What was proposed or approved elsewhere a moment ago counts too.
-    look(&internal).await;
+    let _late = tokio::time::timeout(LOOK_TIMEOUT, internal.peering.look_up()).await;
     match internal.node.governance() {
         Ok(governance) => {
             let notices = internal.peering.board.notices().await;
@@ -156,12 +160,6 @@ fn known_urls(file: &NodeFile, cards: Vec<PeerCard>) -> Vec<(String, String)> {
     urls.extend(file.peers.iter().map(|peer| (peer.domain.clone(), peer.read_url.clone())));
     urls.remove(&file.node.domain);
     urls.into_iter().collect()
-}
-
-async fn look(internal: &Internal) {
-    if let Err(error) = internal.peering.look().await {
-        tracing::warn!(%error, "the other members' nodes could not be looked up");
-    }
 }
 
 /// Keeps a proposal with its approvals, and shows it to the others.

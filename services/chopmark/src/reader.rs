@@ -6,14 +6,14 @@ use chopmark_domain::{id::IdIssuer, lookup::PublicLedger, ports::Random as _};
 use chopmark_gateway::{Gateway, GatewayConfig, Stopper};
 use chopmark_node::NodeHandle;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use zeroize::Zeroizing;
 
 use crate::{
     ledger::NodeReader,
     network::{
         board::Board,
-        routes::{self, PeerInterface},
+        routes::{self, BLOCK_ANSWERS_MAX, PeerInterface},
     },
     system::System,
 };
@@ -48,7 +48,8 @@ pub(crate) fn serve(
     let ledger = PublicLedger::new(network.to_owned(), node.chain(), ids, Arc::new(NodeReader::new(node.clone())));
     let config = GatewayConfig { workers: Some(1), ..GatewayConfig::default() };
     let gateway = Gateway::reader(Arc::new(ledger), u64::from_be_bytes(start), config, move || metrics.render());
-    let interface = PeerInterface { node: node.clone(), board };
+    let answers = Arc::new(Semaphore::new(BLOCK_ANSWERS_MAX));
+    let interface = PeerInterface { node: node.clone(), board, answers };
     let gateway = gateway.with_routes(move |config| routes::register(config, &interface));
     let serving = gateway.serve(public, internal)?;
     let stopper = serving.stopper();

@@ -9,7 +9,7 @@ use std::{
 
 use ledger_core::vote::Certificate;
 
-use crate::{Application, Consensus, EngineError, Failure, Proposal, Slot};
+use crate::{Application, Consensus, EngineError, Failure, Proposal, STARTED, Slot};
 
 /// Time between two questions while there is nothing new.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -36,7 +36,7 @@ pub trait BlockSource: Send + Sync {
     fn blame(&self, reason: &str);
 }
 
-/// Follows as long as the node is no member's.
+/// Follows as long as the node is to.
 pub struct Following {
     /// Who is asked.
     pub source: Arc<dyn BlockSource>,
@@ -44,16 +44,19 @@ pub struct Following {
 
 impl Consensus for Following {
     fn run(&mut self, application: &mut dyn Application) -> Result<(), Failure> {
-        let started = Instant::now();
-        while !application.is_stopping() && !application.is_member() {
-            application.tick(started.elapsed())?;
+        while !application.is_stopping() && application.follows() {
+            application.tick(STARTED.elapsed())?;
             // Whoever follows says nothing to the members.
             application.outbox();
             let blocks = self.source.blocks(application.height());
             if blocks.is_empty() {
+                application.caught_up();
                 rest(application);
             }
             for block in blocks {
+                if application.is_stopping() {
+                    break;
+                }
                 if let Err(reason) = take(application, block)? {
                     self.source.blame(reason);
                     break;

@@ -11,7 +11,11 @@ pub mod following;
 pub mod malachite;
 mod peers;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
 
 use ledger_core::{
     Hash32,
@@ -28,6 +32,10 @@ use tokio::sync::Notify;
 pub use following::{BlockSource, Followed, Following};
 pub use malachite::{Malachite, NetworkConfig};
 pub use peers::{Peer, Peers};
+
+/// Where the time of [`Application::tick`] begins: once for the process, because one engine follows
+/// another and that time never runs backwards.
+pub(crate) static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Why a run ended: what the application reported, or an [`EngineError`].
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -154,11 +162,14 @@ pub trait Application {
     /// Whether the node is to stop.
     fn is_stopping(&self) -> bool;
 
-    /// Whether this node is a member's at the next height. One that is not follows by what members
-    /// serve to everybody, because they do not let it into their network.
-    fn is_member(&self) -> bool {
-        true
+    /// Whether this node is to follow by what others serve to everybody: it is no member's at the next
+    /// height and not let into their network, or they have left it behind.
+    fn follows(&self) -> bool {
+        false
     }
+
+    /// Nobody who was asked has a block more.
+    fn caught_up(&mut self) {}
 
     /// Whether this node may vote at the next height: it is a validator there, and its guard
     /// remembers nothing beyond its data. Otherwise it follows.

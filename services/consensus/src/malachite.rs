@@ -59,7 +59,8 @@ use self::{
     streams::Streams,
 };
 use crate::{
-    Application, Consensus, EngineError, Failure, Heard, Judged, PROPOSAL_BYTES_MAX, Peer, Peers, Slot, proposer,
+    Application, Consensus, EngineError, Failure, Heard, Judged, PROPOSAL_BYTES_MAX, Peer, Peers, STARTED, Slot,
+    proposer,
 };
 
 /// A block at least this often, so that a node that lost a wake-up follows, and a dead network is
@@ -108,7 +109,7 @@ fn engine(reason: impl Into<String>) -> Failure {
 enum Ended {
     /// The pool was closed.
     Stopped,
-    /// This node is not a member's any more.
+    /// This node is to follow: it is not a member's any more, or was left behind.
     Left,
     /// This node may vote now, or may not any more, or votes with another key.
     OtherRole,
@@ -375,7 +376,7 @@ impl<'a> Driver<'a> {
             round: 0,
             finalizing: false,
             taken: BTreeMap::new(),
-            started: Instant::now(),
+            started: *STARTED,
             streams: Streams::default(),
             early: VecDeque::new(),
             resting: None,
@@ -395,7 +396,7 @@ impl<'a> Driver<'a> {
             let deadline = self.application.tick(self.started.elapsed())?;
             self.publish_outbox().await?;
             let wakes_at = self.wake_again().await?;
-            if !self.finalizing && !self.application.is_member() {
+            if !self.finalizing && self.application.follows() {
                 return Ok(Ended::Left);
             }
             if self.resting.is_none() && !self.finalizing && self.has_other_role() {

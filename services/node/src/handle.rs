@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,6 +53,8 @@ pub use crate::pool::Ended as Submitted;
 const RECENT_BYTES_MAX: usize = 16 << 20;
 /// Headers kept of blocks that are not in memory any more: what a page of records asks for, 3 MiB.
 const HEADERS_MAX: usize = 65_536;
+/// A block that no quorum has signed for so long is shown to followers without.
+const UNSIGNED_AFTER_MS: u64 = 5_000;
 /// Largest submission: well below a batch, so that every submission fits into some block.
 pub const SUBMISSION_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
 
@@ -229,6 +234,8 @@ pub(crate) struct Shared {
     pub(crate) domain: String,
     /// Whether it follows others where it is no member's.
     pub(crate) follows: bool,
+    /// Whether others have decided blocks that this member's node does not get from them.
+    pub(crate) left_behind: AtomicBool,
     pub(crate) statement_key: SigningKey,
     pub(crate) clock: ClockMs,
     pub(crate) state: LiveState,
@@ -563,6 +570,14 @@ impl NodeHandle {
         })
     }
 
+    /// The others have gone on and do not tell this node, as when it missed its own removal: it follows
+    /// what they serve to everybody until it has caught up. The caller has seen their next block and
+    /// its certificate.
+    pub fn left_behind(&self) {
+        self.0.left_behind.store(true, Ordering::Relaxed);
+        self.0.pool.changed().notify_one();
+    }
+
     /// How an operation ended, as far as blocks have been decided here.
     pub fn outcome(&self, op: &Hash32) -> Read<Option<OperationRecord>> {
         Ok(operation_record(&self.0.state, op)?)
@@ -589,15 +604,21 @@ impl NodeHandle {
         Ok(BlockAt { block, entries })
     }
 
-    /// Encoded blocks from `from` on, each with the first checkpoint of exactly its tree size, none
-    /// beyond the newest checkpoint. At least one where there is one, and no more than `bytes_max` otherwise.
+    /// Encoded blocks from `from` on, each with the first checkpoint of exactly its tree size. None
+    /// beyond the newest checkpoint, so that followers get both together, unless it is
+    /// [`UNSIGNED_AFTER_MS`] old: others may need it to go on at all. At least one where there is one, and
+    /// no more than `bytes_max` otherwise.
     pub fn follow(&self, from: u64, bytes_max: usize) -> Read<Vec<(Vec<u8>, Option<String>)>> {
         let (mut followed, mut bytes) = (Vec::new(), 0);
-        for height in from.max(1)..=self.published()?.height {
+        let signed = self.0.published.load().as_ref().as_ref().map_or(0, |published| published.height);
+        for height in from.max(1)..=self.height() {
             let block = match self.recent(height) {
                 Some(recent) => recent.block.clone(),
                 None => self.stored_block(height)?,
             };
+            if height > signed && block.header.time + UNSIGNED_AFTER_MS > (self.0.clock)() {
+                break;
+            }
             let encoded = block.encode();
             bytes += encoded.len();
             if bytes > bytes_max && !followed.is_empty() {

@@ -103,25 +103,47 @@ impl NodeKeys {
 }
 
 fn load_signing(folder: &Path) -> Result<Vec<SigningKeys>, NodeError> {
-    generations(folder)?.iter().map(|folder| SigningKeys::load(folder)).collect()
+    // A generation that is over may have been deleted, in whole or, as at the first one, in part.
+    let kept = |folder: &PathBuf| folder.join("validator.pem").exists();
+    let generations: Vec<PathBuf> = generations(folder)?.into_iter().filter(kept).collect();
+    let last = generations.len().saturating_sub(1);
+    let loaded = generations.iter().enumerate().filter_map(|(at, folder)| match SigningKeys::load(folder) {
+        Err(NodeError::Io { .. }) if at < last => None,
+        loaded => Some(loaded),
+    });
+    let loaded: Vec<SigningKeys> = loaded.collect::<Result<_, _>>()?;
+    if loaded.is_empty() {
+        return Err(NodeError::Key {
+            path: folder.to_owned(),
+            reason: "no validator.pem, log.pem and cosigner.pem".to_owned(),
+        });
+    }
+    Ok(loaded)
 }
 
 /// The folders that hold a member's keys: the first one, then each rotation in order.
 pub fn generations(folder: &Path) -> Result<Vec<PathBuf>, NodeError> {
     let mut rotations: BTreeMap<u32, PathBuf> = BTreeMap::new();
     for item in fs::read_dir(folder).map_err(NodeError::io("read keys", folder))? {
-        let name = item.map_err(NodeError::io("read keys", folder))?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(ROTATION)).and_then(|number| number.parse().ok());
-        if let Some(number) = number {
-            rotations.insert(number, folder.join(name));
+        let path = item.map_err(NodeError::io("read keys", folder))?.path();
+        if let Some(number) = rotation_number(&path) {
+            rotations.insert(number, path);
         }
     }
     Ok(std::iter::once(folder.to_owned()).chain(rotations.into_values()).collect())
 }
 
+fn rotation_number(folder: &Path) -> Option<u32> {
+    folder.file_name()?.to_str()?.strip_prefix(ROTATION)?.parse().ok()
+}
+
 /// The private half of `public` among all generations of a key; `None` if this member never had it.
 pub fn find(folder: &Path, name: &str, public: &[Hash32]) -> Result<Option<SigningKey>, NodeError> {
     for folder in generations(folder)?.iter().rev() {
+        // Kept elsewhere, or deleted when it was over.
+        if !folder.join(format!("{name}.pem")).exists() {
+            continue;
+        }
         let key = load(folder, name)?;
         if public.contains(&Hash32(key.verifying_key().to_bytes())) {
             return Ok(Some(key));
@@ -133,7 +155,7 @@ pub fn find(folder: &Path, name: &str, public: &[Hash32]) -> Result<Option<Signi
 /// Draws the next generation of keys beside those in use. Returns its folder, which gets its name
 /// last: what a crash leaves is drawn again.
 pub fn rotate(folder: &Path) -> Result<PathBuf, NodeError> {
-    let number = generations(folder)?.len();
+    let number = generations(folder)?.iter().filter_map(|folder| rotation_number(folder)).max().unwrap_or(0) + 1;
     let (unfinished, next) = (folder.join("rotation.new"), folder.join(format!("{ROTATION}{number}")));
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(NodeError::io("remove unfinished keys", &unfinished))?;

@@ -306,12 +306,17 @@ impl Ledger {
     }
 
     /// Takes up the keys of a rotation, once a set that is on its way names them.
-    fn take_up_keys(&mut self) -> Result<(), NodeError> {
+    fn take_up_keys(&mut self) {
         let pending = self.pending.as_ref().map(|pending| pending.members.iter());
         let own = pending.into_iter().flatten().find(|member| member.domain == self.shared.domain);
         match own {
-            Some(member) if self.keys.of(member).is_none() => self.keys.reload(),
-            _ => Ok(()),
+            Some(member) if self.keys.of(member).is_none() => {
+                // A key that cannot be read costs this member its votes, and nobody anything else.
+                if let Err(error) = self.keys.reload() {
+                    tracing::error!(%error, "the keys of a rotation cannot be read");
+                }
+            }
+            _ => {}
         }
     }
 
@@ -371,8 +376,14 @@ impl Application for Ledger {
         self.shared.pool.is_closed()
     }
 
-    fn is_member(&self) -> bool {
-        !self.shared.follows || self.own_member().is_some()
+    fn follows(&self) -> bool {
+        // Under its domain there may be somebody else's keys: a member that left and joins again.
+        let votes = self.own_member().is_some_and(|own| self.keys.of(&own).is_some());
+        self.shared.follows && (!votes || self.shared.left_behind.load(Ordering::Relaxed))
+    }
+
+    fn caught_up(&mut self) {
+        self.shared.left_behind.store(false, Ordering::Relaxed);
     }
 
     fn may_vote(&self) -> bool {
@@ -480,7 +491,7 @@ impl Application for Ledger {
             let state = BlockState { changes: &executed.changes, below: &self.shared.state };
             self.in_force = Arc::new(ledger_core::state::members(&state)?);
             self.pending = read_json(&state, key::PENDING_MEMBERS)?;
-            self.take_up_keys()?;
+            self.take_up_keys();
         }
         self.parent = commit(&self.shared, block, executed, bytes.len())?;
         self.files.proposals.clear()?;
@@ -535,6 +546,10 @@ impl Application for Ledger {
 
     fn tick(&mut self, now: Duration) -> Result<Option<Duration>, Failure> {
         self.now = now;
+        if self.follows() {
+            // What waits here for a turn will not get one.
+            self.shared.pool.retain(|_| false);
+        }
         let unsigned = self.parent.frontier.size() > self.signed && self.may_sign();
         let rests_at = self.rested_since + CHECKPOINT_INTERVAL;
         if unsigned && now >= rests_at {

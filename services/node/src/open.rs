@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     thread::{self, JoinHandle},
 };
 
@@ -230,6 +230,7 @@ impl Node {
             chain,
             domain: config.domain,
             follows: config.source.is_some(),
+            left_behind: AtomicBool::new(false),
             statement_key: config.keys.statement.clone(),
             clock: config.clock,
             state,
@@ -325,15 +326,11 @@ fn agree(
 ) -> Result<(), chopmark_consensus::Failure> {
     let mut following = source.map(|source| Following { source });
     while !ledger.is_stopping() {
-        match following.as_mut().filter(|_| !ledger.is_member()) {
-            Some(following) => {
-                // What waits here for a turn will not get one.
-                ledger.shared.pool.retain(|_| false);
-                following.run(ledger)?;
-            }
+        match following.as_mut().filter(|_| ledger.follows()) {
+            Some(following) => following.run(ledger)?,
             None => engine.run(ledger)?,
         }
-        tracing::info!(member = ledger.is_member(), "the node's part has changed, or it stops");
+        tracing::info!(follows = ledger.follows(), "the node's part has changed, or it stops");
     }
     Ok(())
 }

@@ -9,10 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use chopmark_node::Governance;
-use ledger_core::{
-    Hash32,
-    member::{Member, MemberSet},
-};
+use ledger_core::{Hash32, member::Member};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::Mutex;
 
@@ -20,15 +17,21 @@ use super::{
     card::PeerCard,
     proposal::{PROPOSAL_BYTES_MAX, Proposal, Standing},
 };
-use crate::{member::private_folder, secrets};
+use crate::{member::private_folder, secrets, system};
 
-/// Proposals that a node keeps at most: members make few, and one that is let down by its members is
-/// not to fill the disk.
-const PROPOSALS_MAX: usize = 64;
+/// Proposals that one member alone has approved, kept at most: no member can keep the others' out.
+const PROPOSALS_OF_MEMBER_MAX: usize = 4;
+/// Proposals and cards of one answer that are looked at.
+const NOTICES_MAX: usize = 128;
+/// A card from further ahead than this is of a clock that is wrong.
+const CARD_AHEAD_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Cards and proposals, as they are served and kept.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Notices {
+    /// How far the node is.
+    #[serde(default)]
+    pub(crate) height: u64,
     pub(crate) cards: Vec<PeerCard>,
     pub(crate) proposals: Vec<Proposal>,
 }
@@ -68,10 +71,10 @@ impl Board {
         }
         let cards: Vec<PeerCard> = read_all(&board.folder.join("cards"))?;
         let proposals: Vec<Proposal> = read_all(&board.folder.join("proposals"))?;
-        let proposals = proposals.into_iter().map(|proposal| Ok((proposal.id()?, proposal)));
+        let proposals = proposals.into_iter().map(|proposal| (proposal.id(), proposal));
         let kept = Kept {
             cards: cards.into_iter().map(|card| (card.domain.clone(), card)).collect(),
-            proposals: proposals.collect::<anyhow::Result<_>>()?,
+            proposals: proposals.collect(),
         };
         Ok(Self { kept: Mutex::new(kept), ..board })
     }
@@ -83,15 +86,25 @@ impl Board {
     /// Everything, as it is served.
     pub(crate) async fn notices(&self) -> Notices {
         let kept = self.kept.lock().await;
-        Notices { cards: kept.cards.values().cloned().collect(), proposals: kept.proposals.values().cloned().collect() }
+        Notices {
+            height: 0,
+            cards: kept.cards.values().cloned().collect(),
+            proposals: kept.proposals.values().cloned().collect(),
+        }
     }
 
     /// Takes over what holds: later cards of these members, and approvals of members in force.
     pub(crate) async fn take(&self, notices: Notices, known: &[Member], governance: &Governance) -> anyhow::Result<()> {
-        for card in notices.cards {
+        let mut latest: BTreeMap<String, PeerCard> = BTreeMap::new();
+        for card in notices.cards.into_iter().take(NOTICES_MAX) {
+            if latest.get(&card.domain).is_none_or(|other| other.time < card.time) {
+                latest.insert(card.domain.clone(), card);
+            }
+        }
+        for card in latest.into_values() {
             self.take_card(card, known).await?;
         }
-        for proposal in notices.proposals {
+        for proposal in notices.proposals.into_iter().take(NOTICES_MAX) {
             // What a peer sends wrongly is its own business.
             if let Err(error) = self.take_proposal(proposal, governance).await {
                 tracing::debug!(%error, "a proposal is not taken over");
@@ -101,6 +114,9 @@ impl Board {
     }
 
     pub(crate) async fn take_card(&self, card: PeerCard, known: &[Member]) -> anyhow::Result<()> {
+        if card.time > system::now_ms() + CARD_AHEAD_MAX_MS {
+            return Ok(());
+        }
         let mut kept = self.kept.lock().await;
         // The newest record of a member is the first: a card under a key that was replaced gives way.
         let Some(member) = known.iter().find(|member| member.domain == card.domain) else { return Ok(()) };
@@ -120,23 +136,29 @@ impl Board {
             matches!(new.standing(governance)?, Standing::Open { .. }),
             "it has expired, or what it was to replace has been replaced meanwhile"
         );
-        let id = new.id()?;
+        let id = new.id();
         let mut kept = self.kept.lock().await;
-        if let Some(before) = kept.proposals.get(&id) {
-            anyhow::ensure!(before.operation == new.operation, "another proposal has this id");
-            new.approvals.extend(before.approvals.iter().cloned());
-            new.card = before.card.clone().or(new.card);
+        let before = kept.proposals.get(&id);
+        // Only of whoever is new: a member that is in shows its own.
+        let candidates: Vec<Member> = new.members().iter().flatten().cloned().collect();
+        let is_in = |card: &PeerCard| governance.members.iter().any(|member| member.domain == card.domain);
+        let vouched = |card: &PeerCard| !is_in(card) && candidates.iter().any(|member| card.is_of(&self.chain, member));
+        new.card = before.and_then(|before| before.card.clone()).or(new.card.filter(vouched));
+        if let Some(before) = before {
+            let known = before.approvals.iter().cloned();
+            new.approvals = known.chain(std::mem::take(&mut new.approvals)).collect();
         }
-        let candidates = new.members();
-        let vouched =
-            |card: &PeerCard| candidates.iter().flat_map(MemberSet::iter).any(|member| card.is_of(&self.chain, member));
-        new.card = new.card.filter(vouched);
         new.keep_sound(&self.chain, &governance.members);
         anyhow::ensure!(!new.approvals.is_empty(), "no member in force has approved it");
         if kept.proposals.get(&id) == Some(&new) {
             return Ok(new);
         }
-        anyhow::ensure!(kept.proposals.len() < PROPOSALS_MAX, "{PROPOSALS_MAX} proposals wait already");
+        let alone = |other: &Proposal| other.approvals.len() == 1 && new.approvals.starts_with(&other.approvals);
+        let waiting = kept.proposals.values().filter(|other| alone(other)).count();
+        anyhow::ensure!(
+            kept.proposals.contains_key(&id) || new.approvals.len() > 1 || waiting < PROPOSALS_OF_MEMBER_MAX,
+            "{waiting} proposals of this member wait already: they end when they expire or something else is committed"
+        );
         let text = serde_json::to_string_pretty(&new)?;
         anyhow::ensure!(text.len() <= PROPOSAL_BYTES_MAX, "it is larger than {PROPOSAL_BYTES_MAX} bytes");
         secrets::write(&self.path("proposals", &id.to_string()), &text)?;
@@ -152,7 +174,12 @@ impl Board {
             kept.proposals.iter().filter(|(_, proposal)| ended(proposal)).map(|(id, _)| *id).collect();
         for id in ended {
             let path = self.path("proposals", &id.to_string());
-            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", path.display()));
+                }
+                _ => {}
+            }
             kept.proposals.remove(&id);
         }
         Ok(())

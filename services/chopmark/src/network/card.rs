@@ -4,7 +4,13 @@
 use std::net::SocketAddr;
 
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
-use ledger_core::{Hash32, SigningKey, hash::signing_message, member::Member, operation::V1};
+use ledger_core::{
+    Hash32, SigningKey,
+    hash::{signing_message, tagged},
+    json::to_canonical,
+    member::Member,
+    operation::V1,
+};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +28,8 @@ pub(crate) struct PeerCard {
     pub(crate) domain: String,
     /// Public half of its network key.
     pub(crate) network_key: Hash32,
+    /// By the network key: nobody can show another member's node as his own.
+    pub(crate) possession: String,
     /// Where it serves readers.
     pub(crate) read_url: String,
     /// By the member's governance key, 128 hexadecimal digits.
@@ -47,23 +55,49 @@ impl PeerCard {
     }
 
     /// Signs the card anew.
-    pub(crate) fn sign(mut self, governance: &SigningKey) -> Self {
+    pub(crate) fn sign(mut self, governance: &SigningKey, network: &SigningKey) -> Self {
+        self.possession = hex::encode(network.sign(&self.message()).to_bytes());
         self.signature = hex::encode(governance.sign(&self.message()).to_bytes());
         self
     }
 
     /// Whether this member says so.
     pub(crate) fn is_of(&self, chain: &Hash32, member: &Member) -> bool {
-        let mut signature = [0; 64];
-        let readable = self.read_url.len() <= READ_URL_BYTES_MAX
-            && Url::parse(&self.read_url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-        readable
-            && self.chain == *chain
+        let message = self.message();
+        let signed = |key: &Hash32, signature: &str| {
+            let mut bytes = [0; 64];
+            hex::decode_to_slice(signature, &mut bytes).is_ok()
+                && VerifyingKey::from_bytes(&key.0)
+                    .is_ok_and(|key| key.verify_strict(&message, &Signature::from_bytes(&bytes)).is_ok())
+        };
+        self.chain == *chain
             && self.domain == member.domain
-            && hex::decode_to_slice(&self.signature, &mut signature).is_ok()
-            && VerifyingKey::from_bytes(&member.governance_key.0)
-                .is_ok_and(|key| key.verify_strict(&self.message(), &Signature::from_bytes(&signature)).is_ok())
+            && is_read_url(&self.read_url)
+            && signed(&member.governance_key, &self.signature)
+            && signed(&self.network_key, &self.possession)
     }
+}
+
+/// Whether this can be the address of a read interface: scheme, host and port, and nothing by which a
+/// member could make another one's node ask for something else.
+pub(crate) fn is_read_url(text: &str) -> bool {
+    let plain = |url: Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.path() == "/"
+    };
+    text.len() <= READ_URL_BYTES_MAX && !text.ends_with('/') && Url::parse(text).is_ok_and(plain)
+}
+
+/// What two people compare by telephone: a short hash of all keys of a member.
+pub(crate) fn fingerprint(member: &Member) -> String {
+    let hash = tagged("chopmark/member/v1", &[&to_canonical(member)]).to_string();
+    let groups: Vec<&str> = (0..8).filter_map(|group| hash.get(4 * group..4 * group + 4)).collect();
+    groups.join("-")
 }
 
 /// What a new member hands to one that is in: its public keys and how its node is met.

@@ -2,20 +2,26 @@
 //! It believes nobody but the chain id: the genesis has to hash to it, and everything after the
 //! genesis is checked by following.
 
-use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, bail, ensure};
-use chopmark_node::keys::{self, NodeKeys};
-use ledger_core::{genesis::Genesis, member::is_domain, operation::V1};
+use chopmark_node::keys;
+use ledger_core::{Hash32, genesis::Genesis, member::is_domain, operation::V1};
 
 use super::{
-    card::{Invitation, PeerCard},
+    card::{Invitation, PeerCard, fingerprint, is_read_url},
     peering,
 };
 use crate::{
-    cli::NetworkJoinArgs,
+    cli::{NetworkJoinArgs, guard_beside},
     member::{MemberFolder, NodeFile, NodeSection, private_folder},
-    output::{Out, Usage, shown},
+    output::{Out, Usage, plain, shown},
     secrets, system,
 };
 
@@ -32,13 +38,20 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
     if args.folder.exists() {
         bail!("{} exists already: a node joins once, in a new folder", shown(&args.folder));
     }
-    let guard = args.folder.with_extension("guard");
-    if guard.exists() {
-        bail!("{} exists already: it belongs to another node", shown(&guard));
+    if args.listen.ip().is_unspecified() && args.advertised.is_none() && !args.observer {
+        bail!(Usage(format!("--listen {}: nobody can dial it; give --advertised too", args.listen)));
     }
-    let from: Vec<String> = args.from.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+    let url = |url: &String| url.trim_end_matches('/').to_owned();
+    let (from, read_url): (Vec<String>, _) = (args.from.iter().map(url).collect(), args.read_url.as_ref().map(url));
+    if let Some(wrong) = from.iter().chain(&read_url).find(|url| !is_read_url(url)) {
+        bail!(Usage(format!("{}: give http://HOST:PORT or https://HOST, without a path", plain(wrong))));
+    }
+    let guard = guard_beside(&args.folder);
     let genesis = fetch_genesis(&from, args).await?;
-    let unfinished = MemberFolder(args.folder.with_extension("new"));
+    // In a folder of its own, so that what a crash left is known as ours.
+    let mut name = args.folder.file_name().context("the folder has a name")?.to_owned();
+    name.push(".joining");
+    let unfinished = MemberFolder(args.folder.with_file_name(name));
     if unfinished.0.exists() {
         fs::remove_dir_all(&unfinished.0).with_context(|| format!("remove {}", shown(&unfinished.0)))?;
     }
@@ -53,8 +66,8 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
         internal: port(2),
         metrics: port(3),
         guard: PathBuf::from("..").join(name),
-        advertised: None,
-        read_url: args.read_url.clone(),
+        advertised: args.advertised,
+        read_url,
         sources: from,
         observer: args.observer,
     };
@@ -67,10 +80,13 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
     }
     chopmark_node::init(&unfinished.node(), &guard, &genesis)?;
     fs::rename(&unfinished.0, &args.folder).context("name the folder")?;
+    let parent = args.folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(parent).and_then(|folder| folder.sync_all()).context("sync the folder above")?;
     let folder = shown(&args.folder);
     writeln!(out, "{} of {} in {folder}", if args.observer { "observer" } else { "new member" }, genesis.origin)?;
     writeln!(out, "Run it:  chopmark node --data {folder}")?;
-    if invitation.is_some() {
+    if let Some(invitation) = &invitation {
+        writeln!(out, "All keys of this member: {}", fingerprint(&invitation.member))?;
         writeln!(
             out,
             "Give {folder}/invitation.json to a member, over a channel that shows it comes from you. Once this node has \
@@ -102,21 +118,22 @@ async fn fetch_genesis(from: &[String], args: &NetworkJoinArgs) -> anyhow::Resul
 
 fn invitation(folder: &MemberFolder, file: &NodeFile, genesis: &Genesis) -> anyhow::Result<Invitation> {
     let member = keys::public_member(&folder.keys(), &file.node.domain)?;
-    let network_key = NodeKeys::load(&folder.keys())?.network_key();
-    let card = own_card(file, genesis, network_key);
-    Ok(Invitation { card: card.sign(&keys::load(&folder.keys(), "governance")?), member, v: V1 })
+    let network = keys::load(&folder.keys(), "network")?;
+    let card = own_card(file, genesis, Hash32(network.verifying_key().to_bytes()), system::now_ms());
+    Ok(Invitation { card: card.sign(&keys::load(&folder.keys(), "governance")?, &network), member, v: V1 })
 }
 
 /// How a node says that it is met; to be signed.
-pub(crate) fn own_card(file: &NodeFile, genesis: &Genesis, network_key: ledger_core::Hash32) -> PeerCard {
+pub(crate) fn own_card(file: &NodeFile, genesis: &Genesis, network_key: Hash32, time: u64) -> PeerCard {
     PeerCard {
         address: file.node.advertised.unwrap_or(file.node.listen),
         chain: genesis.chain_id(),
         domain: file.node.domain.clone(),
         network_key,
         read_url: file.node.read_url.clone().unwrap_or_else(|| format!("http://{}", file.node.read)),
+        possession: String::new(),
         signature: String::new(),
-        time: system::now_ms(),
+        time,
         v: V1,
     }
 }

@@ -19,25 +19,35 @@ use super::{
     board::{Board, Notices},
     join::own_card,
 };
-use crate::member::NodeFile;
+use crate::{member::NodeFile, system};
 
 /// How often the others are asked for what is new.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long a node may take to be reached.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long it may take to send blocks: a full one over 1 Mbit/s.
+const BLOCKS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Others that are asked for a block, at most, before this node looks after itself again.
+const ASKED_MAX: usize = 3;
+/// Looks in a row that found others ahead and this node where it was.
+const LEFT_BEHIND_LOOKS: u32 = 4;
+/// Whoever did not answer is not asked for this long.
+const AWAY_FOR: Duration = Duration::from_secs(5);
 /// Whoever served something wrong is not asked for this long.
 const BLAMED_FOR: Duration = Duration::from_secs(30);
 const NOTICES_BYTES_MAX: usize = 4 << 20;
 /// What one answer with blocks may have: a full block, and more small ones.
 pub(crate) const BLOCKS_BYTES_MAX: usize = 16 << 20;
 /// Where an answer with blocks ends, if it has one already.
-pub(crate) const BLOCKS_BYTES: usize = 4 << 20;
+pub(crate) const BLOCKS_BYTES: usize = 1 << 20;
 
 /// A client for other members' nodes.
 pub(crate) fn http() -> anyhow::Result<reqwest::Client> {
     // Fails only where a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).no_proxy();
+    let client = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).no_proxy();
     Ok(client.redirect(reqwest::redirect::Policy::none()).build()?)
 }
 
@@ -62,13 +72,21 @@ pub(crate) struct Peering {
     pub(crate) http: reqwest::Client,
     pub(crate) peers: watch::Sender<Vec<Peer>>,
     pub(crate) urls: Urls,
+    /// Held by whoever looks: nobody looks twice at a time, however often a node is asked.
+    pub(crate) looking: tokio::sync::Mutex<Behind>,
+}
+
+/// What was seen of others that are ahead.
+#[derive(Default)]
+pub(crate) struct Behind {
+    height: u64,
+    looks: u32,
 }
 
 /// What this node's own card is made of.
 pub(crate) struct OwnCard {
     /// Folder of the keys, with the governance key unless it is kept elsewhere.
     pub(crate) keys: PathBuf,
-    pub(crate) network_key: Hash32,
     pub(crate) file: NodeFile,
 }
 
@@ -89,9 +107,7 @@ impl Peering {
             tracing::warn!(%error, "this node cannot sign a new card; the others know it by what they have");
         }
         while !stop.is_cancelled() {
-            if let Err(error) = self.look().await {
-                tracing::warn!(%error, "the other members' nodes could not be looked up");
-            }
+            self.look_up().await;
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
                 () = stop.cancelled() => {}
@@ -100,22 +116,32 @@ impl Peering {
     }
 
     /// Asks all others for cards and proposals, and takes over what holds.
-    pub(crate) async fn look(&self) -> anyhow::Result<()> {
+    pub(crate) async fn look_up(&self) {
+        // Whoever comes meanwhile gets what this look finds.
+        let mut behind = self.looking.lock().await;
+        if let Err(error) = self.look(&mut behind).await {
+            tracing::warn!(%error, "the other members' nodes could not be looked up");
+        }
+    }
+
+    async fn look(&self, behind: &mut Behind) -> anyhow::Result<()> {
         self.meet().await?;
+        let mut ahead = Vec::new();
         let urls = self.urls.lock().map(|urls| urls.clone()).unwrap_or_default();
         let ask = |url: String| {
             let http = self.http.clone();
-            async move { notices(&http, &url).await }
+            async move { (notices(&http, &url).await, url) }
         };
         let mut asked: tokio::task::JoinSet<_> = urls.into_iter().map(ask).collect();
         while let Some(answer) = asked.join_next().await {
-            if let Ok(Ok(notices)) = answer {
-                let mut known = known_members(&self.node)?;
-                // A member that is to be added vouches for itself by what the members are to approve.
-                known.extend(self.candidates().await);
-                self.board.take(notices, &known, &self.node.governance()?).await?;
+            if let Ok((Ok(notices), url)) = answer {
+                if notices.height > self.node.height() {
+                    ahead.push(url);
+                }
+                self.board.take(notices, &known_members(&self.node)?, &self.node.governance()?).await?;
             }
         }
+        self.compare(behind, ahead).await?;
         let known = known_members(&self.node)?;
         // The card of a member that comes in outlives the proposal that brought it.
         for card in self.board.notices().await.proposals.into_iter().filter_map(|proposal| proposal.card) {
@@ -131,7 +157,7 @@ impl Peering {
     /// Shows the others how this node is met, under the governance key that counts now. A member whose
     /// governance key is kept elsewhere goes on with the card that was made with it before.
     async fn show_card(&self, anew: bool) -> anyhow::Result<()> {
-        let OwnCard { keys, network_key, file } = &self.own;
+        let OwnCard { keys, file } = &self.own;
         let known = known_members(&self.node)?;
         let Some(own) = known.iter().find(|member| member.domain == file.node.domain) else { return Ok(()) };
         let chain = self.node.chain();
@@ -140,24 +166,50 @@ impl Peering {
             return Ok(());
         }
         if let Some(key) = keys::find(keys, "governance", &[own.governance_key])? {
-            let card = own_card(file, self.node.genesis(), *network_key).sign(&key);
+            let network = keys::load(keys, "network")?;
+            // Later than what was shown before, also after a clock that ran ahead was set right.
+            let before = shown.iter().filter(|card| card.domain == own.domain).map(|card| card.time + 1).max();
+            let time = system::now_ms().max(before.unwrap_or_default());
+            let public = Hash32(network.verifying_key().to_bytes());
+            let card = own_card(file, self.node.genesis(), public, time).sign(&key, &network);
             self.board.take_card(card, &known).await?;
         }
         Ok(())
     }
 
-    async fn candidates(&self) -> Vec<Member> {
-        let proposals = self.board.notices().await.proposals;
-        proposals
-            .iter()
-            .filter_map(super::proposal::Proposal::members)
-            .flat_map(|set| set.iter().cloned().collect::<Vec<_>>())
-            .collect()
+    /// Follows, where others have gone on again and again and this node has not: they do not let it in,
+    /// as when it missed its own removal. That they have gone on shows by the next block.
+    async fn compare(&self, behind: &mut Behind, ahead: Vec<String>) -> anyhow::Result<()> {
+        let height = self.node.height();
+        if ahead.is_empty() || height != behind.height {
+            *behind = Behind { height, looks: 0 };
+            return Ok(());
+        }
+        behind.looks += 1;
+        if behind.looks < LEFT_BEHIND_LOOKS {
+            return Ok(());
+        }
+        let governance = self.node.governance()?;
+        let pending = governance.pending.filter(|pending| pending.effective == height + 1);
+        let members = pending.map_or(governance.members, |pending| pending.members);
+        for url in ahead {
+            let next = blocks(&self.http, &url, height + 1).await.unwrap_or_default().into_iter().next();
+            let decided = |next: &Followed| {
+                next.certificate.verify(&self.node.chain(), height + 1, &next.proposal.header.hash(), &members).is_ok()
+            };
+            if next.as_ref().is_some_and(decided) {
+                tracing::warn!(url, height, "the other members have gone on without this node: it follows them");
+                self.node.left_behind();
+                *behind = Behind::default();
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Lets in the nodes of members, by configuration or card, and asks everybody that is known.
     async fn meet(&self) -> anyhow::Result<()> {
-        let Notices { cards, proposals } = self.board.notices().await;
+        let Notices { cards, proposals, .. } = self.board.notices().await;
         let proposed = proposals.into_iter().filter_map(|proposal| proposal.card);
         let mut known: BTreeMap<String, (Peer, String)> = BTreeMap::new();
         for card in proposed.chain(cards) {
@@ -165,6 +217,10 @@ impl Peering {
             known.insert(card.domain, (peer, card.read_url));
         }
         for peer in &self.own.file.peers {
+            // What the operator says of the way to a node counts, unless it is another node by now.
+            if known.get(&peer.domain).is_some_and(|(shown, _)| shown.network_key != peer.network_key) {
+                continue;
+            }
             known.insert(peer.domain.clone(), (peer.peer(), peer.read_url.clone()));
         }
         known.remove(&self.own.file.node.domain);
@@ -178,6 +234,7 @@ impl Peering {
         });
         let mut urls: Vec<String> = known.into_values().map(|(_, url)| url).collect();
         urls.extend(self.own.file.node.sources.iter().cloned());
+        urls.sort();
         urls.dedup();
         if let Ok(mut shared) = self.urls.lock() {
             *shared = urls;
@@ -218,7 +275,7 @@ impl BlockSource for HttpSource {
             let last = state.last.clone();
             urls.sort_by_key(|url| Some(url) != last.as_ref());
         }
-        for url in urls {
+        for url in urls.into_iter().take(ASKED_MAX) {
             match self.runtime.block_on(blocks(&self.http, &url, height)) {
                 Ok(blocks) if blocks.is_empty() => {}
                 Ok(blocks) => {
@@ -227,7 +284,12 @@ impl BlockSource for HttpSource {
                     }
                     return blocks;
                 }
-                Err(error) => tracing::debug!(url, %error, "blocks could not be fetched"),
+                Err(error) => {
+                    tracing::debug!(url, %error, "blocks could not be fetched");
+                    if let Ok(mut state) = self.state.lock() {
+                        state.blamed.insert(url, Instant::now() + AWAY_FOR);
+                    }
+                }
             }
         }
         Vec::new()
@@ -245,7 +307,8 @@ impl BlockSource for HttpSource {
 }
 
 async fn blocks(http: &reqwest::Client, url: &str, height: u64) -> anyhow::Result<Vec<Followed>> {
-    let answer = http.get(format!("{url}/peer/v1/blocks/{height}")).send().await?.error_for_status()?;
+    let request = http.get(format!("{url}/peer/v1/blocks/{height}")).timeout(BLOCKS_TIMEOUT);
+    let answer = request.send().await?.error_for_status()?;
     let body = bounded(answer, BLOCKS_BYTES_MAX).await?;
     let mut reader = Reader::new(&body);
     ensure!(reader.u8()? == 1, "an unknown version of blocks");

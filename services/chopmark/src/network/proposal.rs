@@ -2,20 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use chopmark_node::Governance;
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use ledger_core::{
     Hash32, SigningKey,
     member::{Member, MemberSet},
-    operation::{Operation, OperationSignature, SignedOperation, approval_message},
+    operation::{
+        OPERATION_BYTES_MAX, Operation, OperationSignature, SignedOperation, approval_message, operation_hash,
+    },
 };
 use serde::{Deserialize, Serialize};
 
-use super::card::PeerCard;
+use super::card::{PeerCard, fingerprint};
 
 /// Largest proposal: an operation and a signature of every member.
-pub(crate) const PROPOSAL_BYTES_MAX: usize = 32 << 10;
+pub(crate) const PROPOSAL_BYTES_MAX: usize = 64 << 10;
 
 /// A change that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,10 @@ impl Approval {
 impl Proposal {
     pub(crate) fn new(operation: &Operation, card: Option<PeerCard>) -> anyhow::Result<Self> {
         let operation = String::from_utf8(operation.encode()).context("operations are text")?;
+        ensure!(
+            operation.len() <= OPERATION_BYTES_MAX,
+            "the members' records do not fit into one operation of {OPERATION_BYTES_MAX} bytes: list fewer submitter keys"
+        );
         Ok(Self { approvals: Vec::new(), card, operation, v: 1 })
     }
 
@@ -78,9 +84,9 @@ impl Proposal {
         }
     }
 
-    /// The change's operation id, which names it.
-    pub(crate) fn id(&self) -> anyhow::Result<Hash32> {
-        Ok(self.change()?.common().op)
+    /// Names the change by its content: whoever approves an id approves exactly this.
+    pub(crate) fn id(&self) -> Hash32 {
+        operation_hash(self.operation.as_bytes())
     }
 
     pub(crate) fn approve(&mut self, chain: &Hash32, governance: &SigningKey) {
@@ -94,7 +100,8 @@ impl Proposal {
         let message = approval_message(chain, self.operation.as_bytes());
         let mut seen = BTreeSet::new();
         let counts = |approval: &Approval| members.iter().any(|member| member.governance_key == approval.key);
-        self.approvals.retain(|approval| counts(approval) && approval.holds(&message) && seen.insert(approval.key));
+        // In this order: what is junk costs no more than one check for each member.
+        self.approvals.retain(|approval| counts(approval) && seen.insert(approval.key) && approval.holds(&message));
         self.approvals.sort();
     }
 
@@ -122,6 +129,13 @@ impl Proposal {
     pub(crate) fn signed(&self) -> SignedOperation {
         let signatures = self.approvals.iter().filter_map(Approval::signature).collect();
         SignedOperation { operation: self.operation.clone().into_bytes(), signatures }
+    }
+
+    /// Members that stay, and would have other keys.
+    pub(crate) fn rekeyed(&self, governance: &Governance) -> Vec<Member> {
+        let new = self.members();
+        let other = |member: &&Member| new.iter().flatten().any(|new| new.domain == member.domain && new != *member);
+        governance.members.iter().filter(other).cloned().collect()
     }
 
     /// The members that there would be.
@@ -152,7 +166,7 @@ fn member_differences(old: &MemberSet, new: &MemberSet) -> Vec<String> {
     let mut lines = Vec::new();
     for member in new {
         match find(old, &member.domain) {
-            None => lines.push(format!("add {} (governance key {})", member.domain, member.governance_key)),
+            None => lines.push(format!("add {}, all keys {}", member.domain, fingerprint(member))),
             Some(before) if before == *member => {}
             Some(before) => {
                 let keys = [
@@ -163,7 +177,12 @@ fn member_differences(old: &MemberSet, new: &MemberSet) -> Vec<String> {
                     ("submitter", before.submitter_keys != member.submitter_keys),
                 ];
                 let changed: Vec<&str> = keys.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
-                lines.push(format!("other keys of {}: {}", member.domain, changed.join(", ")));
+                lines.push(format!(
+                    "other keys of {} ({}), all keys {}",
+                    member.domain,
+                    changed.join(", "),
+                    fingerprint(member)
+                ));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `chopmark network propose`, `approve` and `proposals`: how members change the consortium. A change
 //! counts once a quorum of governance keys has signed exactly it; the ledger checks that again.
 
-use std::{fs, io::Write as _, path::Path, process::ExitCode};
+use std::{fs, io::Write as _, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use chopmark_node::{Governance, keys};
@@ -28,6 +28,10 @@ use crate::{
     output::{Out, plain, shown},
 };
 
+/// Submitter keys of a member after a rotation: the new one and the three before it.
+const SUBMITTER_KEYS_KEPT: usize = 4;
+/// How long this member's own node may take: it asks others meanwhile.
+const OWN_TIMEOUT: Duration = Duration::from_secs(15);
 /// A node this far behind the others would not vote on the next block.
 const LAG_MAX: u64 = 50;
 
@@ -62,7 +66,7 @@ impl Own {
     async fn ask(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Vec<u8>> {
         let unreachable =
             || format!("this member's node does not answer at {}: start it first", self.file.node.internal);
-        let answer = request.send().await.with_context(unreachable)?;
+        let answer = request.timeout(OWN_TIMEOUT).send().await.with_context(unreachable)?;
         let status = answer.status();
         let body = peering::bounded(answer, 4 << 20).await?;
         if status.is_success() {
@@ -177,8 +181,9 @@ fn change(
             let member = members.iter_mut().find(|member| member.domain == *domain);
             let member = member.with_context(|| format!("{domain} is not a member in force"))?;
             let drawn = keys::public_member(&keys::rotate(&own.folder.keys())?, domain)?;
-            // Committers go on with the key that they have until they are given the new one.
-            let submitter_keys = drawn.submitter_keys.iter().chain(member.submitter_keys.first()).copied().collect();
+            // Committers go on with the keys that they have until they are given the new one.
+            let submitter_keys = drawn.submitter_keys.iter().chain(&member.submitter_keys).copied();
+            let submitter_keys = submitter_keys.take(SUBMITTER_KEYS_KEPT).collect();
             *member = Member { submitter_keys, ..drawn };
             Ok((members_change(view, expires, members)?, None))
         }
@@ -206,18 +211,26 @@ pub(crate) async fn propose(args: &NetworkProposeArgs, out: &mut Out) -> anyhow:
     own.keeps_quorum(&proposal, &view).await?;
     proposal.approve(&view.chain, &key);
     let kept = own.offer(&proposal).await?;
-    writeln!(out, "proposal {}", kept.id()?)?;
+    writeln!(out, "proposal {}", kept.id())?;
     decide(&own, &view, &kept, out).await
 }
 
 pub(crate) async fn approve(args: &NetworkApproveArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
     let own = Own::open(&args.data)?;
     let view = own.governance().await?;
-    let found = view.proposals.iter().find(|proposal| proposal.id().is_ok_and(|id| id == args.id));
+    let found = view.proposals.iter().find(|proposal| proposal.id() == args.id);
     let Some(proposal) = found else {
         bail!("no proposal {} waits here; one that was made elsewhere arrives within seconds", args.id);
     };
     let key = own.governance_key(&view.governance.members)?;
+    for member in proposal.rekeyed(&view.governance) {
+        ensure!(
+            proposal.approvals.iter().any(|approval| approval.key == member.governance_key),
+            "refused: it would give {} other keys, and {} itself has not approved it",
+            member.domain,
+            member.domain
+        );
+    }
     own.keeps_quorum(proposal, &view).await?;
     let mut proposal = proposal.clone();
     proposal.approve(&view.chain, &key);
@@ -232,7 +245,7 @@ async fn decide(own: &Own, view: &GovernanceView, proposal: &Proposal, out: &mut
     };
     tell(proposal, &view.governance, out)?;
     if approved_by.len() < quorum {
-        let id = proposal.id()?;
+        let id = proposal.id();
         writeln!(out, "It waits for {} more: chopmark network approve {id} --data DIR", quorum - approved_by.len())?;
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
@@ -243,7 +256,8 @@ async fn decide(own: &Own, view: &GovernanceView, proposal: &Proposal, out: &mut
     let submitter = submitter.context("no submitter key of this member stands in the member set")?;
     let submission = Submission::sign(&view.chain, &submitter, vec![proposal.signed()]);
     let request = own.http.post(own.url("submissions")).body(submission.encode());
-    let body = own.ask(request.timeout(std::time::Duration::from_secs(60))).await?;
+    let again = || format!("it may be committed or not; to try again: chopmark network approve {}", proposal.id());
+    let body = own.ask(request).await.with_context(again)?;
     let ended: Value = serde_json::from_slice(&body).context("the node's answer cannot be read")?;
     match (ended[0]["index"].as_u64(), ended[0]["code"].as_str()) {
         (Some(index), _) => writeln!(out, "committed as entry {index}; members change two heights later")?,
@@ -259,6 +273,9 @@ fn tell(proposal: &Proposal, governance: &Governance, out: &mut Out) -> anyhow::
     }
     if let Standing::Open { approved_by, quorum } = proposal.standing(governance)? {
         writeln!(out, "  approved by {} of {quorum}: {}", approved_by.len(), approved_by.join(", "))?;
+        if approved_by.len() >= quorum {
+            writeln!(out, "  that is a quorum; any of them commits it by approving again")?;
+        }
     }
     Ok(())
 }
@@ -266,7 +283,7 @@ fn tell(proposal: &Proposal, governance: &Governance, out: &mut Out) -> anyhow::
 pub(crate) async fn proposals(args: &NetworkProposalsArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
     let view = Own::open(&args.data)?.governance().await?;
     for proposal in &view.proposals {
-        let id = proposal.id()?;
+        let id = proposal.id();
         if args.json {
             let standing = match proposal.standing(&view.governance)? {
                 Standing::Open { approved_by, quorum } => {

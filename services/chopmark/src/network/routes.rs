@@ -9,10 +9,14 @@ use actix_web::{
     web::{self, Data, Path, ServiceConfig},
 };
 use chopmark_gateway::LogReader;
-use chopmark_node::{NodeError, NodeHandle};
+use chopmark_node::NodeHandle;
 use ledger_core::codec::Writer;
+use tokio::sync::Semaphore;
 
-use super::{board::Board, peering::BLOCKS_BYTES};
+use super::{
+    board::{Board, Notices},
+    peering::BLOCKS_BYTES,
+};
 
 /// What these routes read.
 #[derive(Clone)]
@@ -20,7 +24,12 @@ pub(crate) struct PeerInterface {
     pub(crate) node: NodeHandle,
     /// A node without one has no members of its own choice: those of an embedded network.
     pub(crate) board: Option<Arc<Board>>,
+    /// Answers with blocks that are made at a time: each is held in memory.
+    pub(crate) answers: Arc<Semaphore>,
 }
+
+/// For followers of a network of the largest size, and a few more.
+pub(crate) const BLOCK_ANSWERS_MAX: usize = 8;
 
 /// Adds the routes.
 pub(crate) fn register(config: &mut ServiceConfig, interface: &PeerInterface) {
@@ -37,11 +46,11 @@ async fn genesis(interface: Data<PeerInterface>, _reader: LogReader) -> HttpResp
 
 /// Blocks from a height on: version, count, then each block and its checkpoint behind their lengths.
 async fn blocks(interface: Data<PeerInterface>, height: Path<u64>, _reader: LogReader) -> HttpResponse {
+    let Ok(_answering) = interface.answers.try_acquire() else {
+        return unavailable("as many answers with blocks as it makes at a time are under way");
+    };
     let node = interface.node.clone();
-    let read = web::block(move || match node.follow(*height, BLOCKS_BYTES) {
-        Err(NodeError::NothingPublished) => Ok(Vec::new()),
-        read => read,
-    });
+    let read = web::block(move || node.follow(*height, BLOCKS_BYTES));
     let blocks = match read.await {
         Ok(Ok(blocks)) => blocks,
         Ok(Err(error)) => return unavailable(&error.to_string()),
@@ -56,9 +65,10 @@ async fn blocks(interface: Data<PeerInterface>, height: Path<u64>, _reader: LogR
 }
 
 async fn board(interface: Data<PeerInterface>, _reader: LogReader) -> HttpResponse {
+    let height = interface.node.height();
     match &interface.board {
-        Some(board) => HttpResponse::Ok().json(board.notices().await),
-        None => HttpResponse::Ok().json(super::board::Notices::default()),
+        Some(board) => HttpResponse::Ok().json(Notices { height, ..board.notices().await }),
+        None => HttpResponse::Ok().json(Notices { height, ..Notices::default() }),
     }
 }
 

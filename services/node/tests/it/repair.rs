@@ -404,6 +404,9 @@ fn key_of(number: u64) -> Vec<u8> {
     [&[Algorithm::Sha256.number()][..], &digest.0].concat()
 }
 
+/// What is done to an index.
+type Harm<'a> = &'a dyn Fn(&Keyspaces<'_>);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_index_is_never_answered_from_and_heals() {
     let place = filled(700).await;
@@ -415,7 +418,7 @@ async fn a_wrong_index_is_never_answered_from_and_heals() {
     let id = entry_id(&node.handle().entry(LeafIndex(50)).unwrap().unwrap());
     node.close();
     let at = |index: u64| index.to_be_bytes();
-    let damages: [(&str, &dyn Fn(&Keyspaces<'_>)); 5] = [
+    let damages: [(&str, Harm<'_>); 5] = [
         ("another position", &|index| index("digest").insert(key_of(5), at(4)).unwrap()),
         ("a position beyond the end", &|index| index("digest").insert(key_of(5), at(1 << 40)).unwrap()),
         ("a second position too many", &|index| {
