@@ -6,7 +6,7 @@ use chopmark_consensus::Failure;
 use ledger_core::{execute::BatchError, genesis::GenesisError, state::StateError};
 use thiserror::Error;
 
-use crate::repair::Part;
+use crate::damage::Part;
 
 /// Why a node does not start, or stops.
 #[derive(Debug, Error)]

@@ -38,10 +38,11 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     NodeError,
+    damage::{Damage, Part},
     derive::{Backlog, StateDigests, Work},
     derived::{IndexKey, LiveState, digest_key, entry_key, index_keys, is_corrupt},
     pool::{Pool, PoolError, Waiting},
-    repair::{Damage, Part, is_replayable},
+    repair::is_replayable,
     statement::{self, NotFound},
     tail::{Tail, Tree},
     tiles::TileFiles,
@@ -660,7 +661,7 @@ impl NodeHandle {
         let recent = self.0.recent.read().height_of(index);
         let height = match recent {
             Some(height) => Some(height),
-            None => self.0.state.store.height_of(index)?,
+            None => self.noting_damage(self.0.state.store.height_of(index))?,
         };
         let genesis = ledger_core::entry::genesis_entries(&self.0.genesis).len() as u64;
         if index.0 < genesis {
@@ -757,12 +758,13 @@ impl NodeHandle {
 
     /// Number of the record of the first checkpoint over `index`.
     fn checkpoint_record_over(&self, index: LeafIndex) -> Read<Option<u64>> {
-        if let Some(record) = self.0.state.store.checkpoint_over(index)? {
+        let stored = || self.noting_damage(self.0.state.store.checkpoint_over(index));
+        if let Some(record) = stored()? {
             return Ok(Some(record));
         }
         let recent = self.0.recent.read().checkpoint_over(index);
         // Settled between the two look-ups.
-        if recent.is_some() { Ok(recent) } else { self.0.state.store.checkpoint_over(index) }
+        if recent.is_some() { Ok(recent) } else { stored() }
     }
 
     fn checkpoint_record(&self, record: u64) -> Read<CheckpointRecord> {

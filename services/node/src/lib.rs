@@ -10,6 +10,7 @@
 
 pub mod clocks;
 mod cosign;
+mod damage;
 mod derive;
 mod derived;
 pub mod equivocations;
@@ -23,15 +24,17 @@ mod open;
 mod pool;
 mod proposals;
 mod repair;
+mod scrub;
 mod statement;
 mod tail;
 mod tiles;
 
 pub use chopmark_consensus::{BlockSource, Followed, NetworkConfig, Peer, Peers, Proposal};
+pub use damage::Part;
 pub use error::NodeError;
 pub use handle::{
     BlockAt, ClockMs, DigestPositions, Governance, NodeHandle, Published, ReceiptAt, SUBMISSION_BYTES_MAX, SubmitError,
     Submitted,
 };
 pub use open::{Layout, Node, NodeConfig, POOL_BYTES_MAX, init, promise_of_data};
-pub use repair::{LocalPeer, Part, PeerTiles};
+pub use repair::{LocalPeer, PeerTiles};

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::{
     NodeError, NodeHandle,
+    damage::Damage,
     derive::{self, Backlog, StateDigests},
     derived::{Applied, BlockEffects, Derived, LiveState, index_keys},
     equivocations::EquivocationFile,
@@ -33,7 +34,7 @@ use crate::{
     ledger::{self, Ledger, commit},
     pool::Pool,
     proposals::Proposals,
-    repair::{self, Damage, PeerTiles, Peers},
+    repair::{self, PeerTiles, Peers},
     statement,
     tail::Tree,
     tiles::TileFiles,

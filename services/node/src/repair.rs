@@ -1,33 +1,30 @@
-//! Repair: what is damaged, and the thread that heals it.
+//! Repair: the thread that heals what is damaged.
 //!
-//! Whoever meets damage notes it in [`Damage`]; while a part that a signature rests on stands there,
-//! the node does not sign checkpoints. Votes rest on the state, the block log's end and the edge in
-//! memory, not on tiles or index, so voting goes on. Hash tiles are made again from the level
-//! below; what only others have is asked of peers and never believed: it is written when it leads
-//! to the root that the edge in memory vouches for. A node that is alone executes its block log again
-//! instead. Index entries are made again from the
-//! entries and the logs. The same thread walks the whole tree slowly, so that damage is found that
-//! nobody reads.
+//! Votes rest on the state, the block log's end and the edge in memory, not on tiles or index, so
+//! voting goes on meanwhile; signing does not. Hash tiles are made again from the level below; what
+//! only others have is asked of peers and never believed: it is written when it leads to the root
+//! that the edge in memory vouches for. A node that is alone executes its block log again instead.
+//! Index entries are made again from the entries and the logs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use ledger_core::{
     Hash32,
-    block::Block,
     merkle::{LeafIndex, TreeSize, root_at},
     tile::{TILE_LEVELS_MAX, TILE_WIDTH, TileKind, TilePath, decode_hashes, encode_hashes, perfect_root},
 };
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::{
     NodeError, NodeHandle,
+    damage::Part,
     derived::{Applied, IndexKey, index_keys},
     handle::{CheckpointRecord, Shared},
+    scrub::Scrub,
     tail::{Tail, Tree, hashes_of, incomplete_tiles},
     tiles::{FullTile, TileFiles, full},
 };
@@ -38,61 +35,9 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How often peers are asked at the start, a second apart, until the node refuses to run: they may be
 /// starting too.
 const START_ATTEMPTS: usize = 30;
-/// Pace of the walk over the tree: below 2 MiB/s where entries have 300 bytes.
-const SCRUB_PAUSE: Duration = Duration::from_millis(50);
-/// Rest after a whole walk.
-const SCRUB_REST: Duration = Duration::from_secs(60 * 60);
-/// Pace while blocks are being written behind.
-const SCRUB_PAUSE_BUSY: Duration = Duration::from_secs(1);
 /// A node that is alone makes a bundle again by executing the block log, with the state in memory:
 /// 200 MB for so many entries. Beyond that a person decides.
 const REPLAY_ENTRIES_MAX: u64 = 1_000_000;
-/// With more damaged keys than this the index is made anew as a whole.
-const KEYS_MAX: usize = 1_000;
-
-/// A part of the stored data that can be damaged for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// A full tile or entry bundle.
-    Tile(TileKind, u64),
-    /// What the index says of an entry id or digest: its number, then the whole hash.
-    Key([u8; 33]),
-    /// What the index says of the block that holds an entry.
-    BlockOf(LeafIndex),
-    /// What the index says of the first checkpoint over an entry.
-    CheckpointOver(LeafIndex),
-    /// A block in the block log: nothing here is made from it again, so it does not keep the node
-    /// from signing.
-    Block(u64),
-}
-
-impl Part {
-    const fn kind(&self) -> &'static str {
-        match self {
-            Self::Tile(TileKind::Hashes(_), _) => "tile",
-            Self::Tile(TileKind::Entries, _) => "bundle",
-            Self::Key(_) | Self::BlockOf(_) | Self::CheckpointOver(_) => "index",
-            Self::Block(_) => "block",
-        }
-    }
-
-    const fn is_healable(&self) -> bool {
-        !matches!(self, Self::Block(_))
-    }
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tile(kind, index) => f.write_str(&full(*kind, *index).path()),
-            Self::Key(key) => write!(f, "index of {}:{}", key[0], hex::encode(&key[1..])),
-            Self::BlockOf(index) => write!(f, "index of the block of entry {}", index.0),
-            Self::CheckpointOver(index) => write!(f, "index of the checkpoint over entry {}", index.0),
-            Self::Block(height) => write!(f, "block {height}"),
-        }
-    }
-}
-
 /// Where a node asks for a tile or bundle that it lost. Nothing that comes is trusted.
 pub trait PeerTiles: Send + Sync {
     /// Who is asked, for log and metrics.
@@ -137,92 +82,11 @@ impl PeerTiles for LocalPeer {
 /// The peers that are asked, in turns.
 pub(crate) type Peers = [Arc<dyn PeerTiles>];
 
-/// What is known to be damaged.
-#[derive(Default)]
-pub(crate) struct Damage {
-    inner: Mutex<Inner>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Inner {
-    parts: BTreeSet<Part>,
-    /// Noted since the thread last looked.
-    fresh: BTreeSet<Part>,
-    closed: bool,
-}
-
-impl Damage {
-    /// Remembers a damaged part; says so the first time.
-    pub(crate) fn note(&self, part: Part, reason: &str) {
-        let mut inner = self.inner.lock();
-        if inner.parts.insert(part) {
-            inner.fresh.insert(part);
-            tracing::warn!(%part, reason, "damage found");
-            metrics::counter!("chopmark_node_damage_found_total", "kind" => part.kind()).increment(1);
-            self.told(&inner);
-        }
-    }
-
-    fn healed(&self, part: &Part) {
-        let mut inner = self.inner.lock();
-        if inner.parts.remove(part) {
-            tracing::info!(%part, "healed");
-            metrics::counter!("chopmark_node_repaired_total", "kind" => part.kind()).increment(1);
-            self.told(&inner);
-        }
-    }
-
-    fn told(&self, inner: &Inner) {
-        metrics::gauge!("chopmark_node_damaged_parts").set(inner.parts.len() as f64);
-        self.changed.notify_all();
-    }
-
-    /// Whether nothing is damaged that a signature rests on.
-    pub(crate) fn allows_signing(&self) -> bool {
-        !self.inner.lock().parts.iter().any(Part::is_healable)
-    }
-
-    pub(crate) fn contains(&self, part: &Part) -> bool {
-        self.inner.lock().parts.contains(part)
-    }
-
-    /// Whether what the index does not have may be there all the same.
-    pub(crate) fn doubts_index(&self) -> bool {
-        self.inner.lock().parts.iter().any(|part| matches!(part, Part::Key(_)))
-    }
-
-    pub(crate) fn parts(&self) -> Vec<Part> {
-        self.inner.lock().parts.iter().copied().collect()
-    }
-
-    fn fresh(&self) -> BTreeSet<Part> {
-        std::mem::take(&mut self.inner.lock().fresh)
-    }
-
-    /// Waits until something is noted or healed, the node closes, or the time is over.
-    pub(crate) fn wait(&self, timeout: Duration) {
-        let mut inner = self.inner.lock();
-        if !inner.closed && inner.fresh.is_empty() {
-            self.changed.wait_for(&mut inner, timeout);
-        }
-    }
-
-    pub(crate) fn close(&self) {
-        self.inner.lock().closed = true;
-        self.changed.notify_all();
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.inner.lock().closed
-    }
-}
-
 /// Heals and scrubs until the node closes.
 pub(crate) fn run(shared: &Arc<Shared>, peers: &Peers) {
     let mut healer = Healer { shared, peers, turn: 0 };
     let (mut pause, mut retry_at) = (RETRY_FIRST, Instant::now());
-    let mut scrub = Scrub { next: 0, due: Instant::now() };
+    let mut scrub = Scrub::new();
     metrics::gauge!("chopmark_node_damaged_parts").set(shared.damage.parts().len() as f64);
     while !shared.damage.is_closed() {
         let mut parts = shared.damage.fresh();
@@ -230,7 +94,7 @@ pub(crate) fn run(shared: &Arc<Shared>, peers: &Peers) {
         if again {
             parts.extend(shared.damage.parts());
         }
-        if parts.iter().any(Part::is_healable) {
+        if !parts.is_empty() {
             let healed = healer.heal(&parts);
             if healed {
                 pause = RETRY_FIRST;
@@ -241,10 +105,10 @@ pub(crate) fn run(shared: &Arc<Shared>, peers: &Peers) {
             // The ledger may sign again.
             shared.pool.changed().notify_one();
         }
-        if Instant::now() >= scrub.due {
+        if Instant::now() >= scrub.due() {
             scrub.step(shared);
         }
-        let next = if shared.damage.allows_signing() { scrub.due } else { scrub.due.min(retry_at) };
+        let next = if shared.damage.parts().is_empty() { scrub.due() } else { scrub.due().min(retry_at) };
         shared.damage.wait(next.saturating_duration_since(Instant::now()));
     }
 }
@@ -283,12 +147,14 @@ pub(crate) fn restore_edge(
     tracing::warn!(error = %refused, "the right edge is restored from what lies below it");
     let nothing = RwLock::default();
     let tree = Tree { tail: &nothing, files };
-    let below = Tail::assemble(applied.size, entries.to_vec(), |level, children| {
-        let roots = children.map(|child| from_below(&tree, TileKind::Hashes(level - 1), child));
-        roots.map(|tile| tile.map(|hashes| perfect_root(&hashes))).collect()
-    });
-    if let Ok(tail) = leads(below) {
-        return Ok(tail);
+    for make in [from_below, from_two_below] {
+        let below = Tail::assemble(applied.size, entries.to_vec(), |level, children| {
+            let roots = children.map(|child| make(&tree, TileKind::Hashes(level - 1), child));
+            roots.map(|tile| tile.map(|hashes| perfect_root(&hashes))).collect()
+        });
+        if let Ok(tail) = leads(below) {
+            return Ok(tail);
+        }
     }
     for attempt in 0..START_ATTEMPTS {
         if attempt > 0 && !peers.is_empty() {
@@ -378,11 +244,9 @@ fn from_below(tree: &Tree<'_>, kind: TileKind, index: u64) -> Result<Vec<Hash32>
     }
 }
 
-/// The same where the tiles below are damaged too, and what lies below them is not.
+/// The same where tiles below are damaged too, and what lies below them is not.
 fn from_two_below(tree: &Tree<'_>, kind: TileKind, index: u64) -> Result<Vec<Hash32>, NodeError> {
-    let TileKind::Hashes(level @ 1..) = kind else {
-        return Err(NodeError::Damaged("nothing lies two levels below".to_owned()));
-    };
+    let TileKind::Hashes(level @ 1..) = kind else { return from_below(tree, kind, index) };
     let children = index * TILE_WIDTH..(index + 1) * TILE_WIDTH;
     let root = |child| Ok(perfect_root(&from_below(tree, TileKind::Hashes(level - 1), child)?));
     children.map(root).collect()
@@ -418,7 +282,9 @@ impl Healer<'_> {
                 Part::Tile(kind, index) => self.tile(*kind, *index),
                 Part::BlockOf(index) => self.block_of(*index),
                 Part::CheckpointOver(index) => self.checkpoint_over(*index),
-                Part::Key(_) | Part::Block(_) => continue,
+                // Nobody here can make it again; a person may have put it back.
+                Part::Block(height) => self.shared.stored_block(*height).map(drop),
+                Part::Key(_) => continue,
             };
             settle(self, part, result);
         }
@@ -536,7 +402,7 @@ impl Healer<'_> {
     fn block_of(&self, index: LeafIndex) -> Result<(), NodeError> {
         let size_of = |height: u64| match height {
             0 => Ok(ledger_core::entry::genesis_entries(&self.shared.genesis).len() as u64),
-            _ => Ok(self.block(height)?.header.tree_size),
+            _ => Ok(self.shared.stored_block(height).map_err(|error| self.shared.noted(error))?.0.header.tree_size),
         };
         let store = &self.shared.state.store;
         let held = store.hold();
@@ -545,11 +411,6 @@ impl Healer<'_> {
         let end = size_of(height)?;
         let start = height.checked_sub(1).map_or(Ok(0), size_of)?;
         store.replace_block_of(&held, start, end, height)
-    }
-
-    fn block(&self, height: u64) -> Result<Block, NodeError> {
-        let bytes = self.shared.blocks.read(height)?.unwrap_or_default();
-        Block::decode(&bytes).map_err(|error| NodeError::Damaged(format!("block {height}: {error}")))
     }
 
     /// Makes the mapping of an entry to the first checkpoint over it again from the checkpoint log.
@@ -587,66 +448,4 @@ fn first_above(
         }
     }
     Ok(low)
-}
-
-/// The slow walk over everything.
-struct Scrub {
-    /// Next bundle.
-    next: u64,
-    due: Instant,
-}
-
-impl Scrub {
-    fn step(&mut self, shared: &Shared) {
-        self.due = Instant::now() + if shared.backlog.is_idle() { SCRUB_PAUSE } else { SCRUB_PAUSE_BUSY };
-        match self.check(shared) {
-            Ok(true) => {
-                self.next += 1;
-                metrics::counter!("chopmark_node_scrubbed_bundles_total").increment(1);
-            }
-            Ok(false) => {
-                self.next = 0;
-                self.due = Instant::now() + SCRUB_REST;
-                metrics::counter!("chopmark_node_scrub_rounds_total").increment(1);
-            }
-            // What is damaged is noted, and heals; the walk goes on behind it.
-            Err(NodeError::DamagedPart { part, reason }) => {
-                shared.damage.note(part, &reason);
-                self.next += 1;
-            }
-            Err(error) => {
-                tracing::warn!(%error, bundle = self.next, "the scrub cannot read");
-                self.due = Instant::now() + RETRY_MAX;
-            }
-        }
-        metrics::gauge!("chopmark_node_scrub_bundle").set(self.next as f64);
-    }
-
-    /// Checks the next bundle, everything above it, and that the index has what it holds. `false` behind
-    /// the last one.
-    fn check(&self, shared: &Shared) -> Result<bool, NodeError> {
-        let store = &shared.state.store;
-        let applied = store.applied()?.map_or(0, |applied| applied.size.0);
-        let (first, end) = (self.next * TILE_WIDTH, (self.next + 1) * TILE_WIDTH);
-        if end > applied {
-            return Ok(false);
-        }
-        let tiles = unsound(shared, [(TileKind::Hashes(0), self.next), (TileKind::Entries, self.next)])?;
-        if !tiles.is_empty() {
-            return Ok(true);
-        }
-        let entries = shared.tree().entries(first, end)?;
-        let mut missing = 0;
-        for (key, index) in index_keys(first, &entries) {
-            if !store.find(&key, LeafIndex(index), 1)?.contains(&LeafIndex(index)) {
-                missing += 1;
-                shared.damage.note(Part::Key(key), &format!("the index lacks entry {index}"));
-            }
-        }
-        if missing > 0 && shared.damage.parts().iter().filter(|part| matches!(part, Part::Key(_))).count() > KEYS_MAX {
-            store.mark("more keys are damaged than are healed one by one");
-            shared.fail(&NodeError::Damaged("the index is wrecked; the next start makes it anew".to_owned()));
-        }
-        Ok(true)
-    }
 }

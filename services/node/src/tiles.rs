@@ -16,7 +16,7 @@ use ledger_core::{
 };
 use rustix::io::Errno;
 
-use crate::{NodeError, repair::Part};
+use crate::{NodeError, damage::Part};
 
 /// The folder of tiles.
 #[derive(Debug, Clone)]

@@ -2,6 +2,7 @@
 //! and heals.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -111,11 +112,11 @@ async fn healed(handle: &NodeHandle) {
 
 /// Decides one more entry, and gives the node time to sign that it would not need.
 async fn does_not_sign(place: &Place, handle: &NodeHandle, number: u64) {
-    let before = handle.published().unwrap();
+    let before = handle.published().unwrap().note;
     let ended = place.submit(handle, vec![evidence(handle, number, number)]).await;
     assert!(ended[0].result.is_ok(), "it still decides");
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(handle.published().unwrap(), before);
+    assert_eq!(handle.published().unwrap().note, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,18 +219,27 @@ async fn hash_tiles_of_every_level_are_made_again_from_below() {
     let path = ["tile/1/000", "tile/0/001", "tile/entries/001"].map(|file| place.data().join("log").join(file));
     let sound = path.clone().map(|file| fs::read(file).unwrap());
     let mut place = place;
-    for bundle in ["sound", "damaged"] {
-        if bundle == "damaged" {
-            place.peer_tiles = vec![FolderPeer::of(&place, Mood::Sound)];
-        }
+    let receipt = {
         let node = place.open().unwrap();
-        let handle = node.handle();
-        let receipt = handle.receipt(LeafIndex(300)).unwrap().unwrap();
-        fs::remove_file(&path[0]).unwrap();
+        node.handle().receipt(LeafIndex(300)).unwrap().unwrap()
+    };
+    let damage = || {
         flip(&path[1], 3000);
-        if bundle == "damaged" {
+        fs::remove_file(&path[0]).unwrap();
+    };
+    for bundle in ["sound", "damaged"] {
+        let node;
+        if bundle == "sound" {
+            // Before the start, which needs the upper one.
+            damage();
+            node = place.open().unwrap();
+        } else {
+            place.peer_tiles = vec![FolderPeer::of(&place, Mood::Sound)];
+            node = place.open().unwrap();
             flip(&path[2], 3000);
+            damage();
         }
+        let handle = node.handle();
         match handle.receipt(LeafIndex(300)) {
             Ok(found) => assert_eq!(found.as_ref(), Some(&receipt)),
             Err(error) => assert!(matches!(error, NodeError::DamagedPart { .. }), "{error}"),
@@ -392,6 +402,8 @@ async fn a_member_heals_from_the_others_while_it_runs_and_at_the_start() {
 /// Keyspaces of an index by name.
 type Keyspaces<'a> = dyn Fn(&str) -> fjall::Keyspace + 'a;
 
+type Change<'a> = &'a dyn Fn(&Keyspaces<'_>);
+
 /// Opens the index beside the node, which must be closed.
 fn with_index(place: &Place, change: impl FnOnce(&Keyspaces<'_>)) {
     let db = fjall::Database::builder(place.data().join("derived")).open().unwrap();
@@ -404,9 +416,6 @@ fn key_of(number: u64) -> Vec<u8> {
     [&[Algorithm::Sha256.number()][..], &digest.0].concat()
 }
 
-/// What is done to an index.
-type Harm<'a> = &'a dyn Fn(&Keyspaces<'_>);
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_index_is_never_answered_from_and_heals() {
     let place = filled(700).await;
@@ -418,7 +427,7 @@ async fn a_wrong_index_is_never_answered_from_and_heals() {
     let id = entry_id(&node.handle().entry(LeafIndex(50)).unwrap().unwrap());
     node.close();
     let at = |index: u64| index.to_be_bytes();
-    let damages: [(&str, Harm<'_>); 5] = [
+    let damages: [(&str, Change<'_>); 5] = [
         ("another position", &|index| index("digest").insert(key_of(5), at(4)).unwrap()),
         ("a position beyond the end", &|index| index("digest").insert(key_of(5), at(1 << 40)).unwrap()),
         ("a second position too many", &|index| {
@@ -503,14 +512,7 @@ async fn a_damaged_store_is_set_aside_and_made_anew() {
     };
     let copy = place.folder.path().join("derived.copy");
     copy_folder(&place.data().join("derived"), &copy);
-    let mut files = Vec::new();
-    let mut open = vec![copy.clone()];
-    while let Some(folder) = open.pop() {
-        for item in fs::read_dir(folder).unwrap() {
-            let path = item.unwrap().path();
-            if path.is_dir() { open.push(path) } else { files.push(path) }
-        }
-    }
+    let files = files_in(&copy);
     let mut aside = 0;
     for file in files {
         let len = usize::try_from(fs::metadata(&file).unwrap().len()).unwrap();
@@ -542,6 +544,77 @@ async fn a_damaged_store_is_set_aside_and_made_anew() {
     assert!(aside > 0, "some of it is noticed by the store itself");
 }
 
+/// Damage in the tables, while they are read: the store notices by their checksums.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_the_tables_of_the_store_is_never_answered_from() {
+    let place = filled(700).await;
+    with_index(&place, |index| {
+        for name in ["state", "digest", "height_by_size", "checkpoint"] {
+            index(name).rotate_memtable_and_wait().unwrap();
+        }
+    });
+    let (derived, copy) = (place.data().join("derived"), place.folder.path().join("derived.copy"));
+    copy_folder(&derived, &copy);
+    let tables = files_in(&copy).into_iter().filter(|file| file.parent().unwrap().ends_with("tables"));
+    let (mut number, mut noticed) = (700, BTreeSet::new());
+    for table in tables {
+        let len = usize::try_from(fs::metadata(&table).unwrap().len()).unwrap();
+        for at in (0..6).map(|part| len * part / 6 + 40) {
+            fs::remove_dir_all(&derived).unwrap();
+            copy_folder(&copy, &derived);
+            let mut node = place.open().unwrap();
+            flip(&derived.join(table.strip_prefix(&copy).unwrap()), at);
+            // Twice at the most: the second start has a new store.
+            for attempt in 0..2 {
+                let handle = node.handle();
+                let mut refused = false;
+                for index in (3..700).step_by(20).map(LeafIndex) {
+                    let digest = Algorithm::Sha256.digest(&content(index.0));
+                    match handle.find(Algorithm::Sha256, &digest, LeafIndex(0), 10) {
+                        Ok(found) => assert_eq!(found.indexes, [index], "{} byte {at}", table.display()),
+                        Err(_) => refused = true,
+                    }
+                    match (handle.block_of(index), handle.receipt(index)) {
+                        (Ok(block), Ok(receipt)) => assert!(block.is_some() && receipt.is_some()),
+                        _ => refused = true,
+                    }
+                }
+                match place.try_submit(&handle, vec![evidence(&handle, number, number)]).await {
+                    Ok(ended) => assert_eq!(ended[0].result, Ok(number), "{} byte {at}", table.display()),
+                    Err(_) => refused = true,
+                }
+                if !refused {
+                    covered(&handle, number + 1).await;
+                    break;
+                }
+                assert!(handle.failure().is_some() && attempt == 0, "{} byte {at}", table.display());
+                noticed.insert(table.clone());
+                drop(handle);
+                node.close();
+                node = place.open().unwrap();
+                assert!(place.data().join("derived.damaged").exists());
+            }
+            node.close();
+            number += 1;
+        }
+    }
+    assert!(noticed.len() >= 2, "{noticed:?}");
+    fs::remove_dir_all(&derived).unwrap();
+    place.open().unwrap().close();
+    assert_eq!(fsck(&place.data(), Some(&place.guard())).unwrap().findings, []);
+}
+
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut open) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = open.pop() {
+        for item in fs::read_dir(folder).unwrap() {
+            let path = item.unwrap().path();
+            if path.is_dir() { open.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_old_block_is_reported_and_the_node_goes_on() {
     let place = Place::new();
@@ -564,4 +637,9 @@ async fn a_damaged_old_block_is_reported_and_the_node_goes_on() {
     assert!(handle.blocks(3, 1).is_ok());
     place.fill(&handle, 31).await;
     assert_eq!((handle.published().unwrap().size, handle.failure()), (TreeSize(31), None));
+    assert_eq!(handle.damaged(), [Part::Block(2)]);
+    // Put back by a person.
+    flip(&segment, at + second.len() / 2);
+    healed(&handle).await;
+    assert!(handle.blocks(2, 1).is_ok());
 }

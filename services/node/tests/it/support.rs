@@ -11,7 +11,8 @@ use std::{
 };
 
 use chopmark_node::{
-    NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, Peer, PeerTiles, Submitted, init,
+    NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, Peer, PeerTiles, SubmitError, Submitted,
+    init,
     keys::{self, NodeKeys},
 };
 use ledger_core::{
@@ -46,6 +47,9 @@ impl Place {
     }
 
     fn with_keys(domain: &str) -> Self {
+        // Silent unless RUST_LOG asks; a second test finds it there already.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _already = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let folder = tempfile::tempdir().unwrap();
         keys::generate(&folder.path().join("keys")).unwrap();
         let network = NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new().into() };
@@ -94,9 +98,16 @@ impl Place {
     }
 
     pub(crate) async fn submit(&self, node: &NodeHandle, operations: Vec<Vec<u8>>) -> Vec<Submitted> {
+        self.try_submit(node, operations).await.unwrap()
+    }
+
+    pub(crate) async fn try_submit(
+        &self,
+        node: &NodeHandle,
+        operations: Vec<Vec<u8>>,
+    ) -> Result<Vec<Submitted>, SubmitError> {
         let signed = operations.into_iter().map(SignedOperation::unsigned).collect();
-        let submission = Submission::sign(&node.chain(), &self.key("submitter"), signed);
-        node.submit(submission).await.unwrap()
+        node.submit(Submission::sign(&node.chain(), &self.key("submitter"), signed)).await
     }
 
     /// Registers the tenant; the first entry after the genesis.
@@ -142,9 +153,6 @@ pub(crate) struct Consortium {
 
 impl Consortium {
     pub(crate) fn new(count: usize) -> Self {
-        // Silent unless RUST_LOG asks; a second test finds it there already.
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _already = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let mut members: Vec<Place> =
             (0..count).map(|number| Place::with_keys(&format!("member{number}.test"))).collect();
         let reserved: Vec<TcpListener> = members.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
