@@ -5,6 +5,7 @@
 
 mod clocks;
 mod disks;
+mod flips;
 
 use std::{fs, path::Path, process::Command, time::Duration};
 

@@ -46,9 +46,12 @@ type State = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Broadcasts between nodes, as the node has them.
 const MESSAGE_CHECKPOINT: u8 = 1;
 const MESSAGE_WAKE: u8 = 2;
-/// How often a flood goes on, and how many messages it has each time.
+/// How often a flood goes on, and how many messages it has each time: what its connections just carry.
+/// More of it, and the engine's network drops them and most of what was sent.
 const FLOOD_INTERVAL: Duration = Duration::from_millis(20);
-const FLOOD_MESSAGES: u64 = 25;
+const FLOOD_MESSAGES: u64 = 5;
+/// What the others' clocks may just allow.
+const CREEP_MS: u64 = 1900;
 const HALF_YEAR_MS: u64 = 180 * 24 * 3600 * 1000;
 
 /// What the member says that is not true, or not asked for.
@@ -60,6 +63,9 @@ pub enum Lie {
     TimeAhead,
     /// The same, and claims to be locked in an earlier round.
     TimeAheadLocked,
+    /// Each time a step ahead of the block before, as far as a clock may be off: such a step may be
+    /// decided, and a walk may not come of it.
+    TimeCreep,
     /// Block time before the previous block's.
     TimeBehind,
     /// A root that the entries do not give.
@@ -106,6 +112,8 @@ pub enum Lie {
     OldCosignatures,
     /// Cosignatures of another log.
     OtherLog,
+    /// Cosignatures of honest members under another root.
+    ForgedCosignatures,
     /// Cosignatures for sizes that the log does not have.
     FutureSizes,
     /// Bytes that are no message.
@@ -141,12 +149,13 @@ impl Lie {
         Self::NoParts,
     ];
     /// What it sends beside proposals that are sound.
-    pub const FLOODS: [Self; 7] = [
+    pub const FLOODS: [Self; 8] = [
         Self::OtherTurns,
         Self::BrokenStreams,
         Self::Wakes,
         Self::OldCosignatures,
         Self::OtherLog,
+        Self::ForgedCosignatures,
         Self::FutureSizes,
         Self::JunkMessages,
     ];
@@ -159,6 +168,10 @@ pub struct Proposed {
     pub height: u64,
     pub round: u32,
     pub value: Hash32,
+    /// Whether the others may decide on it.
+    pub is_sound: bool,
+    /// How far the block would be ahead of the true time.
+    pub ahead_ms: i64,
 }
 
 /// What the test orders, and what came of it.
@@ -222,13 +235,13 @@ impl Orders {
     }
 }
 
-/// What is left of a run, and how it ended.
-type Ended = (Liar, Malachite, Result<(), Failure>);
+/// A run of the engine: what it ran on, and how it ended.
+type Run = (Liar, Malachite, Result<(), Failure>);
 
 /// The member while its engine runs.
 pub struct ByzantineMember {
     pub orders: Arc<Orders>,
-    running: Option<JoinHandle<Ended>>,
+    running: Option<JoinHandle<Run>>,
     stopped: Option<(Liar, Malachite)>,
 }
 
@@ -359,6 +372,12 @@ fn message(kind: u8, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     writer.finish()
 }
 
+/// The note of a message between ledgers.
+fn heard_note(message: &[u8]) -> Option<Note> {
+    let mut reader = Reader::new(message.get(1..)?);
+    Note::parse(std::str::from_utf8(reader.bytes(message.len()).ok()?).ok()?).ok()
+}
+
 fn flipped(hash: Hash32) -> Hash32 {
     let mut bytes = hash.0;
     bytes[31] ^= 1;
@@ -460,6 +479,11 @@ impl Liar {
                 let header = self.execute(&batch, self.next_time() + HALF_YEAR_MS)?.header;
                 Ok((header, batch))
             }
+            Lie::TimeCreep => {
+                let batch = Batch::default().encode();
+                let header = self.execute(&batch, self.next_time() + CREEP_MS)?.header;
+                Ok((header, batch))
+            }
             Lie::TimeBehind => self.false_header(|header| header.time = parent_time - 1),
             Lie::Root => self.false_header(|header| header.root = flipped(header.root)),
             Lie::TreeSize => self.false_header(|header| header.tree_size += 1),
@@ -532,22 +556,20 @@ impl Liar {
     /// Sound proposals, streamed in the turns of others.
     fn other_turns(&mut self) -> anyhow::Result<()> {
         let (header, batch) = self.sound(true)?;
-        let (height, value) = (header.height, header.hash());
+        let (height, value, time) = (header.height, header.hash(), header.time);
         let bytes = Proposal { header, batch }.encode();
         let own = address(&self.signer.public());
-        for round in 0..6 {
-            let Some(turn) = proposer(&self.members, height, round) else { continue };
-            let other = address(&turn.validator_key);
-            if other == own {
-                continue;
-            }
-            for proposer in [other, own] {
-                let valid_round = self.random.random::<bool>().then(|| self.random.random_range(0..6));
-                self.stream_reversed(Slot { height, round, valid_round, proposer }, &bytes);
-                self.orders.sent.fetch_add(1, Ordering::Relaxed);
-            }
-            self.note_proposed(Lie::OtherTurns, round, value);
+        let round = self.random.random_range(0..6);
+        let turn = proposer(&self.members, height, round).context("a member has the turn")?;
+        let other = address(&turn.validator_key);
+        if other == own {
+            return Ok(());
         }
+        let proposer = if self.random.random() { other } else { own };
+        let valid_round = self.random.random::<bool>().then(|| self.random.random_range(0..6));
+        self.stream_reversed(Slot { height, round, valid_round, proposer }, &bytes);
+        self.orders.sent.fetch_add(1, Ordering::Relaxed);
+        self.note_proposed(Lie::OtherTurns, round, value, time);
         Ok(())
     }
 
@@ -566,7 +588,7 @@ impl Liar {
             let len = [0, 1, 4 << 20, u32::MAX][self.random.random_range(0..4)];
             let content = match self.random.random_range(0..5) {
                 0 => ForgedContent::Init(slot, len),
-                1 | 2 => ForgedContent::Data(vec![9; self.random.random_range(0..128 << 10)]),
+                1 | 2 => ForgedContent::Data(vec![9; [1, 1000, 128 << 10][self.random.random_range(0..3)]]),
                 3 => ForgedContent::Message(vec![MESSAGE_WAKE; self.random.random_range(0..20)]),
                 _ => ForgedContent::Fin,
             };
@@ -618,6 +640,17 @@ impl Liar {
                     }
                 }
             }
+            Lie::ForgedCosignatures => {
+                let notes: Vec<Note> = self.heard.iter().rev().take(8).filter_map(|note| heard_note(note)).collect();
+                for note in notes {
+                    let Ok(checkpoint) = Checkpoint::parse(&note.text) else { continue };
+                    let text = Checkpoint { root: flipped(checkpoint.root), ..checkpoint }.text();
+                    let forged = Note { text, signatures: note.signatures }.render();
+                    self.outbox.push(message(MESSAGE_CHECKPOINT, |writer| {
+                        writer.bytes(forged.as_bytes());
+                    }));
+                }
+            }
             Lie::FutureSizes => {
                 for _ in 0..FLOOD_MESSAGES {
                     let far = [1_000, 1 << 40, (1 << 63) - 1][self.random.random_range(0..3)];
@@ -651,8 +684,10 @@ impl Liar {
         Ok(())
     }
 
-    fn note_proposed(&self, lie: Lie, round: u32, value: Hash32) {
-        locked(&self.orders.proposed).push(Proposed { lie, height: self.height(), round, value });
+    fn note_proposed(&self, lie: Lie, round: u32, value: Hash32, time: u64) {
+        let (height, ahead_ms) = (self.height(), time.cast_signed() - now_ms().cast_signed());
+        let is_sound = !Lie::PROPOSALS.contains(&lie) && lie != Lie::OtherTurns;
+        locked(&self.orders.proposed).push(Proposed { lie, height, round, value, is_sound, ahead_ms });
     }
 
     /// A second sound proposal of the same round, streamed beside the first.
@@ -703,10 +738,11 @@ impl Application for Liar {
         let (header, batch) = self.forge(lie)?;
         let valid_round = (lie == Lie::TimeAheadLocked).then(|| round.saturating_sub(1));
         let slot = Slot { height: self.height(), round, valid_round, proposer };
-        let value = header.hash();
-        let executed = self.execute(&batch, header.time).ok().filter(|executed| executed.header == header);
+        let (value, time) = (header.hash(), header.time);
+        let executed = self.execute(&batch, time).ok().filter(|executed| executed.header == header);
         let bytes = Proposal { header, batch }.encode();
-        self.note_proposed(lie, round, value);
+        // In its own turn a member that steals others' is honest.
+        self.note_proposed(if lie == Lie::OtherTurns { Lie::None } else { lie }, round, value, time);
         let double = locked(&self.orders.misbehaviour).as_ref().is_some_and(|wrong| wrong.second_proposal.is_some());
         if double {
             self.second(value, slot)?;
@@ -732,6 +768,13 @@ impl Application for Liar {
         let (header, value) = (&proposal.header, proposal.header.hash());
         let executed = self.execute(&proposal.batch, header.time).ok().filter(|executed| executed.header == *header);
         let valid = executed.is_some();
+        if self.orders.current() == Lie::OtherTurns {
+            // The others' headers, with a batch that they do not name.
+            let other = self.invented(crate::members::TENANT);
+            let batch = Batch { submissions: vec![self.signed(vec![other])] }.encode();
+            let poisoned = Proposal { header: proposal.header.clone(), batch }.encode();
+            self.stream_reversed(slot, &poisoned);
+        }
         if valid {
             self.kept.insert(value, Kept { slot, bytes: bytes.to_vec(), executed });
         }

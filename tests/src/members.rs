@@ -541,19 +541,24 @@ impl Network {
 
     /// Submits to every node again and again until one acknowledges: the leaf index.
     pub async fn submit(&self, signed: SignedOperation) -> anyhow::Result<u64> {
-        let submission = Submission::sign(&self.genesis.chain_id(), &self.submitter, vec![signed]).encode();
+        self.submit_all(vec![signed]).await?.first().copied().context("an outcome")
+    }
+
+    /// The same for several operations at once.
+    pub async fn submit_all(&self, signed: Vec<SignedOperation>) -> anyhow::Result<Vec<u64>> {
+        let submission = Submission::sign(&self.genesis.chain_id(), &self.submitter, signed).encode();
         let give_up = Instant::now() + PROGRESS_TIMEOUT;
         loop {
             let mut asked = tokio::task::JoinSet::new();
             for member in self.present.iter().map(|number| &self.members[*number]) {
                 let request = self.http.post(format!("{}/internal/v1/submissions", member.internal));
                 let request = request.body(submission.clone()).timeout(Duration::from_secs(20));
-                asked.spawn(async move { request.send().await?.error_for_status()?.json::<Value>().await });
+                asked.spawn(async move { request.send().await?.error_for_status()?.json::<Vec<Value>>().await });
             }
             while let Some(answer) = asked.join_next().await {
                 if let Ok(answer) = answer? {
-                    let ended = &answer[0];
-                    return ended["index"].as_u64().with_context(|| format!("it was rejected: {ended}"));
+                    let index = |ended: &Value| ended["index"].as_u64().with_context(|| format!("rejected: {ended}"));
+                    return answer.iter().map(index).collect();
                 }
             }
             if Instant::now() > give_up {
@@ -563,13 +568,28 @@ impl Network {
         }
     }
 
-    /// Records file `number`; remembers what was acknowledged.
-    pub async fn notarize(&self, number: u64) -> anyhow::Result<u64> {
-        let index = self.submit(evidence_of(&self.genesis.chain_id(), TENANT, number)).await?;
+    /// Records a file for each number at once; remembers what was acknowledged.
+    pub async fn notarize_all(&self, numbers: std::ops::Range<u64>) -> anyhow::Result<()> {
+        let chain = self.genesis.chain_id();
+        let operations = numbers.clone().map(|number| evidence_of(&chain, TENANT, number)).collect();
+        for (number, index) in numbers.zip(self.submit_all(operations).await?) {
+            self.acknowledged(number, index)?;
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&self, number: u64, index: u64) -> anyhow::Result<()> {
         if let Ok(mut told) = self.told.lock() {
             let before = told.committed.insert(number, index);
             ensure!(before.is_none_or(|before| before == index), "{number} stands at {before:?} and {index}");
         }
+        Ok(())
+    }
+
+    /// Records file `number`; remembers what was acknowledged.
+    pub async fn notarize(&self, number: u64) -> anyhow::Result<u64> {
+        let index = self.submit(evidence_of(&self.genesis.chain_id(), TENANT, number)).await?;
+        self.acknowledged(number, index)?;
         Ok(index)
     }
 
@@ -597,10 +617,15 @@ impl Network {
     /// checkpoint.
     pub async fn block(&self, member: usize, height: u64) -> anyhow::Result<Option<Value>> {
         let url = format!("{}/v1/blocks/{height}", self.members[member].read);
-        let answer = self.http.get(url).send().await?;
-        if answer.status() == reqwest::StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
+        let answer = loop {
+            let answer = self.http.get(&url).send().await?;
+            match answer.status() {
+                reqwest::StatusCode::NOT_FOUND => return Ok(None),
+                // Readers share a limit.
+                reqwest::StatusCode::TOO_MANY_REQUESTS => tokio::time::sleep(Duration::from_millis(100)).await,
+                _ => break answer,
+            }
+        };
         Ok(Some(answer.error_for_status()?.json().await?))
     }
 
@@ -625,12 +650,33 @@ impl Network {
         log.contains(what)
     }
 
+    /// Length of a member's log so far.
+    pub fn log_len(&self, number: usize) -> usize {
+        fs::read(self.members[number].folder.with_extension("log")).map_or(0, |log| log.len())
+    }
+
+    /// What a member has logged since the log was this long.
+    pub fn log_since(&self, number: usize, len: usize) -> String {
+        let log = fs::read(self.members[number].folder.with_extension("log")).unwrap_or_default();
+        String::from_utf8_lossy(log.get(len..).unwrap_or_default()).into_owned()
+    }
+
     /// Writes a table of faults into a member's configuration; in force from its next start on.
     pub fn rehearse(&self, number: usize, faults: &str) -> anyhow::Result<()> {
         let path = self.members[number].folder.join("node.toml");
         let config = fs::read_to_string(&path)?;
         let config = config.split("\n[faults]").next().unwrap_or_default();
         Ok(fs::write(&path, format!("{config}\n[faults]\n{faults}\n"))?)
+    }
+
+    /// A counter of a member's node; zero where it has not counted yet.
+    pub async fn metric(&self, member: usize, name: &str) -> u64 {
+        let listen = self.members[member].listen;
+        let url = format!("http://{}/metrics", SocketAddr::new(listen.ip(), listen.port() + 3));
+        let Ok(answer) = self.http.get(url).send().await else { return 0 };
+        let text = answer.text().await.unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_default()
     }
 
     /// Newest size under a quorum, as a member's node serves it; `None` while it does not answer.

@@ -25,7 +25,7 @@ pub enum NodeError {
     #[error(transparent)]
     Log(#[from] segment_log::Error),
     /// The store of index and state.
-    #[error("index and state: {0}")]
+    #[error("index and state, in the folder derived of the node's data: {0}")]
     Store(#[from] fjall::Error),
     /// The state could not be read.
     #[error(transparent)]

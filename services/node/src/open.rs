@@ -174,7 +174,10 @@ impl Node {
         let chain = genesis.chain_id();
         let guard = Guard::open(&config.guard)?;
         if guard.promise().chain != chain {
-            return Err(guard.refuse("belongs to another network"));
+            return Err(guard.refuse(&format!(
+                "belongs to another network than {}, unless one of the two files is damaged",
+                layout.genesis().display()
+            )));
         }
         let born = execute_genesis(&genesis);
         let files = TileFiles::new(layout.log());
