@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::NodeArgs,
-    member::{MemberFolder, NodeFile, PeerSection},
+    member::{MemberFolder, NodeFile},
     network::{
         NodeStatus,
         board::Board,
@@ -28,7 +28,7 @@ use crate::{
         proposal::{PROPOSAL_BYTES_MAX, Proposal},
         propose::GovernanceView,
     },
-    peers::RemotePeer,
+    peers::KnownPeers,
     reader,
     signals::Signals,
     telemetry,
@@ -37,6 +37,8 @@ use crate::{
 /// How often the node looks whether its ledger has stopped.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Other nodes that are asked for a lost tile before there is a pause.
+const TILES_ASKED: usize = 3;
 /// How long others may take until what they have proposed is left for the next time.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(1_500);
 
@@ -51,7 +53,12 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let keys = NodeKeys::load(&folder.keys())?;
     let genesis = read_genesis(&folder)?;
     let board = Arc::new(Board::open(&folder.0, genesis.chain_id())?);
-    let (http, urls, peers) = (peering::http()?, Urls::default(), watch::Sender::new(Vec::new()));
+    let mut known: Vec<String> =
+        known_urls(&file, board.notices().await.cards).into_iter().map(|(_, url)| url).collect();
+    known.extend(file.node.sources.iter().cloned());
+    let urls: Urls = Arc::new(std::sync::Mutex::new(known));
+    let known: Arc<dyn PeerTiles> = Arc::new(KnownPeers::new(Arc::clone(&urls))?);
+    let (http, peers) = (peering::http()?, watch::Sender::new(Vec::new()));
     let source = HttpSource {
         runtime: Handle::current(),
         http: http.clone(),
@@ -68,7 +75,8 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         pool_bytes_max: POOL_BYTES_MAX,
         network: NetworkConfig { listen: file.node.listen, peers: peers.subscribe().into() },
         source: Some(Arc::new(source)),
-        peer_tiles: file.peers.iter().map(peer_tiles).collect::<anyhow::Result<_>>()?,
+        // So many of the known ones are asked in a row.
+        peer_tiles: vec![known; TILES_ASKED],
     };
     let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
     let (public, scraped) = (bind(file.node.read)?, bind(file.node.metrics)?);
@@ -120,10 +128,6 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         None => Ok(ExitCode::SUCCESS),
         Some(failure) => Err(anyhow::anyhow!("the ledger has stopped: {failure}")),
     }
-}
-
-fn peer_tiles(peer: &PeerSection) -> anyhow::Result<Arc<dyn PeerTiles>> {
-    Ok(Arc::new(RemotePeer::new(peer)?))
 }
 
 struct Internal {

@@ -1,14 +1,17 @@
 //! Other members' nodes as a source of tiles for repair, over what they serve to readers.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use chopmark_node::PeerTiles;
 use ledger_core::{entry::ENTRY_BYTES_MAX, tile::TilePath};
-use reqwest::{Response, StatusCode, Url, redirect::Policy};
+use reqwest::{StatusCode, redirect::Policy};
 use tokio::runtime::Handle;
 
-use crate::{client::is_local, member::PeerSection};
+use crate::network::peering::{Urls, bounded};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A full bundle of the longest entries, 4 MiB, over 4 Mbit/s.
@@ -16,58 +19,47 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A full bundle of the longest entries, each behind two bytes of length.
 const ANSWER_BYTES_MAX: usize = 256 * (ENTRY_BYTES_MAX + 2);
 
-/// A member's node that serves readers at an address.
-pub(crate) struct RemotePeer {
-    name: String,
-    log: Url,
+/// The nodes that this one knows by now, asked in turns.
+pub(crate) struct KnownPeers {
     http: reqwest::Client,
     runtime: Handle,
+    urls: Urls,
+    turn: AtomicUsize,
 }
 
-impl RemotePeer {
+impl KnownPeers {
     /// Made on a runtime, used beside it: the caller blocks while that runtime drives the connection.
-    pub(crate) fn new(peer: &PeerSection) -> anyhow::Result<Self> {
+    pub(crate) fn new(urls: Urls) -> anyhow::Result<Self> {
         // Fails only where a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let base = format!("{}/log/", peer.read_url.trim_end_matches('/'));
-        let log = Url::parse(&base).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let log = log.with_context(|| format!("read_url of {} is not the address of a server", peer.domain))?;
-        let mut builder = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("chopmark/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
-            .redirect(Policy::none());
-        if is_local(&log) {
-            builder = builder.no_proxy();
-        }
+            .redirect(Policy::none())
+            .no_proxy();
         let http = builder.build().context("make a client for peers")?;
-        Ok(Self { name: peer.domain.clone(), log, http, runtime: Handle::current() })
+        Ok(Self { http, runtime: Handle::current(), urls, turn: AtomicUsize::default() })
     }
 
-    async fn fetch(&self, path: &TilePath) -> anyhow::Result<Vec<u8>> {
-        let response = self.http.get(self.log.join(&path.path())?).send().await?;
-        anyhow::ensure!(response.status() == StatusCode::OK, "it answers HTTP {}", response.status());
-        bounded(response).await
+    async fn fetch(&self, url: &str, path: &TilePath) -> anyhow::Result<Vec<u8>> {
+        let response = self.http.get(format!("{url}/log/{}", path.path())).send().await?;
+        anyhow::ensure!(response.status() == StatusCode::OK, "{url} answers HTTP {}", response.status());
+        bounded(response, ANSWER_BYTES_MAX).await
     }
 }
 
-impl PeerTiles for RemotePeer {
+impl PeerTiles for KnownPeers {
     fn name(&self) -> &str {
-        &self.name
+        "another node"
     }
 
     fn tile(&self, path: &TilePath) -> Result<Vec<u8>, String> {
-        self.runtime.block_on(self.fetch(path)).map_err(|error| format!("{error:#}"))
+        let urls = self.urls.lock().map(|urls| urls.clone()).unwrap_or_default();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let url = urls.get(turn % urls.len().max(1)).ok_or("no other node is known yet")?;
+        self.runtime.block_on(self.fetch(url, path)).map_err(|error| format!("{error:#}"))
     }
-}
-
-async fn bounded(mut response: Response) -> anyhow::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        anyhow::ensure!(body.len() + chunk.len() <= ANSWER_BYTES_MAX, "the answer is longer than any bundle");
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 #[cfg(test)]
@@ -75,9 +67,10 @@ mod tests {
     use std::{
         io::{Read as _, Write as _},
         net::TcpListener,
+        sync::{Arc, Mutex},
     };
 
-    use ledger_core::{Hash32, tile::TileKind};
+    use ledger_core::tile::TileKind;
 
     use super::*;
 
@@ -95,7 +88,7 @@ mod tests {
                 let _hung_up = stream.write_all(&answer);
             }
         });
-        format!("http://{address}/")
+        format!("http://{address}")
     }
 
     #[tokio::test]
@@ -109,19 +102,13 @@ mod tests {
             b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\nconnection: close\r\n\r\ntorn".to_vec(),
             long,
         ]);
-        let peer = PeerSection {
-            domain: "court.test".to_owned(),
-            address: ([127, 0, 0, 1], 1).into(),
-            network_key: Hash32::ZERO,
-            read_url,
-        };
-        let peer = RemotePeer::new(&peer).unwrap();
+        let peer = KnownPeers::new(Arc::new(Mutex::new(vec![read_url]))).unwrap();
         let path = TilePath { kind: TileKind::Entries, index: 1234, width: 256 };
         let answers = tokio::task::spawn_blocking(move || [(); 5].map(|()| peer.tile(&path))).await.unwrap();
         assert_eq!(answers[0].as_deref(), Ok(&b"bytes"[..]));
         assert!(answers[1].as_ref().is_err_and(|error| error.contains("404")), "{:?}", answers[1]);
         assert!(answers[2].as_ref().is_err_and(|error| error.contains("302")), "{:?}", answers[2]);
         assert!(answers[3].is_err(), "a torn answer");
-        assert!(answers[4].as_ref().is_err_and(|error| error.contains("longer than any")), "another end");
+        assert!(answers[4].as_ref().is_err_and(|error| error.contains("more than")), "another end");
     }
 }
