@@ -145,6 +145,52 @@ pub(crate) enum NetworkCommand {
     Approve(NetworkApproveArgs),
     Proposals(NetworkProposalsArgs),
     Join(NetworkJoinArgs),
+    Snapshot(NetworkSnapshotArgs),
+    Restore(NetworkRestoreArgs),
+}
+
+/// Writes every decided block of a network into one file
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Example:
+  chopmark network snapshot ledger.snapshot --from http://10.0.0.1:26601
+
+Blocks and checkpoints are public; there is no secret in the file.
+
+Exit status: 0 written; 1 failed.")]
+pub(crate) struct NetworkSnapshotArgs {
+    /// The file; must not exist
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// Read URL of a node
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: String,
+}
+
+/// Makes a node's data from a snapshot, checking every block
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  chopmark network restore ledger.snapshot --data /srv/ledger/bank.example
+  chopmark network restore ledger.snapshot --data /srv/ledger/court.example --chain 8c1d…07
+
+DIR holds node.toml and the keys, as `network join` and `network init` make it. Where the data in it
+were lost, move what is left of DIR/node away first; the guard stays where it is.
+
+Exit status: 0 restored; 1 failed: what was taken over until then holds, and the node may be started.")]
+pub(crate) struct NetworkRestoreArgs {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub(crate) snapshot: PathBuf,
+
+    /// The folder of this member; its node must not run
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+
+    /// Chain id of the network
+    #[arg(long, value_name = "HEX", value_parser = parse_hash)]
+    pub(crate) chain: Option<Hash32>,
 }
 
 /// Proposes a change that a quorum of members has to approve, and approves it for this member

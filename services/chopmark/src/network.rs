@@ -7,6 +7,7 @@ pub(crate) mod peering;
 pub(crate) mod proposal;
 pub(crate) mod propose;
 pub(crate) mod routes;
+mod snapshot;
 
 use std::{
     fs,
@@ -51,6 +52,8 @@ pub(crate) async fn run(command: NetworkCommand, out: &mut Out) -> anyhow::Resul
         NetworkCommand::Approve(args) => propose::approve(&args, out).await,
         NetworkCommand::Proposals(args) => propose::proposals(&args, out).await,
         NetworkCommand::Join(args) => join::join(&args, out).await,
+        NetworkCommand::Snapshot(args) => snapshot::snapshot(&args, out).await,
+        NetworkCommand::Restore(args) => snapshot::restore(&args, out).await,
     }
 }
 

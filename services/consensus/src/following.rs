@@ -42,6 +42,24 @@ pub struct Following {
     pub source: Arc<dyn BlockSource>,
 }
 
+impl Following {
+    /// Takes over all that the source has now, whoever this node is. An error names the first block that
+    /// does not hold.
+    pub fn catch_up(&mut self, application: &mut dyn Application) -> Result<(), Failure> {
+        loop {
+            let blocks = self.source.blocks(application.height());
+            if blocks.is_empty() {
+                return Ok(());
+            }
+            for block in blocks {
+                let height = application.height();
+                take(application, block)?.map_err(|reason| EngineError(format!("at height {height}: {reason}")))?;
+                application.outbox();
+            }
+        }
+    }
+}
+
 impl Consensus for Following {
     fn run(&mut self, application: &mut dyn Application) -> Result<(), Failure> {
         while !application.is_stopping() && application.follows() {

@@ -17,6 +17,8 @@ use ledger_core::{
     operation::V1,
 };
 
+use crate::bugs::{Bug, has};
+
 /// Cosignatures kept of each member, the newest that came. What an honest member signs in three
 /// seconds; more would let one member fill the memory of all.
 const HEARD_MAX: usize = 32;
@@ -41,7 +43,8 @@ pub(crate) struct Open {
 
 impl Open {
     fn is_complete(&self) -> bool {
-        self.cosignatures.len() >= self.members.quorum()
+        let count = self.cosignatures.len() + usize::from(has(Bug::CosigningCountsOneTooMany));
+        count >= self.members.quorum() || has(Bug::PublishesWithoutQuorum)
     }
 
     /// The note as this node publishes it: log line, then cosigners by name.
@@ -130,7 +133,7 @@ impl Cosigning {
             lines.pop_front();
         }
         if let Some(open) = self.open.get_mut(&checkpoint.size)
-            && open.checkpoint.text() == note.text
+            && (open.checkpoint.text() == note.text || has(Bug::CosigningTakesAnotherRoot))
             && open.members.iter().any(|known| known.cosigner_key == member.cosigner_key)
         {
             open.cosignatures.insert(key.name().to_owned(), line.clone());
@@ -147,7 +150,8 @@ impl Cosigning {
 
     /// This node's own signature of its newest open checkpoint, when it is time to send it again.
     pub(crate) fn resend(&mut self, now: Duration, own_name: &str) -> Option<String> {
-        if now.saturating_sub(self.sent_at) < RESEND {
+        if now.saturating_sub(self.sent_at) < RESEND || (has(Bug::CosigningNeverSendsAgain) && !self.sent_at.is_zero())
+        {
             return None;
         }
         let open = self.open.last_key_value()?.1;

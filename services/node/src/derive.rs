@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     NodeError,
+    bugs::{Bug, has},
     derived::{Applied, BlockEffects},
     handle::{CommittedBlock, Shared},
 };
@@ -118,17 +119,32 @@ pub(crate) fn run(shared: &Arc<Shared>, mut applied: Applied) {
     let mut end = EndsRegularly { shared, regular: false };
     let mut last = Instant::now();
     while let Some(work) = shared.backlog.take() {
-        let bytes = work.iter().map(weight).sum();
-        if let Err(error) = apply(shared, &mut applied, &work) {
+        if let Err(error) = apply_and_release(shared, &mut applied, &work) {
             tracing::error!(%error, "index and state cannot be written");
             shared.fail(&error);
             return;
         }
-        shared.backlog.done(bytes);
         thread::sleep(PAUSE.saturating_sub(last.elapsed()));
         last = Instant::now();
     }
     end.regular = true;
+}
+
+fn apply_and_release(shared: &Arc<Shared>, applied: &mut Applied, work: &[Work]) -> Result<(), NodeError> {
+    apply(shared, applied, work)?;
+    shared.backlog.done(work.iter().map(weight).sum());
+    Ok(())
+}
+
+/// What the thread does with the first of what waits now: the simulator has no threads.
+#[cfg(test)]
+pub(crate) fn step(shared: &Arc<Shared>, applied: &mut Applied, most: usize) -> Result<(), NodeError> {
+    let work: Vec<Work> = {
+        let queue = &mut shared.backlog.inner.lock().queue;
+        let count = most.min(queue.len());
+        queue.drain(..count).collect()
+    };
+    if work.is_empty() { Ok(()) } else { apply_and_release(shared, applied, &work) }
 }
 
 fn apply(shared: &Arc<Shared>, applied: &mut Applied, mut work: &[Work]) -> Result<(), NodeError> {
@@ -162,6 +178,7 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
             Work::Block(_) => None,
         })
         .collect();
+    let before = applied.size;
     if let Some(last) = blocks.last() {
         let header = &last.block.header;
         *applied = Applied {
@@ -177,9 +194,12 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
         applied.checkpoints = record + 1;
     }
     let completed = shared.tail.write().take_completed();
-    let edge = edge(shared, applied.size)?;
+    let edge_of = if has(Bug::EdgeOfTheMarkBefore) { before } else { applied.size };
+    let edge = edge(shared, edge_of)?;
     // Durable after this line: every full tile of these blocks. The index does not know yet.
-    shared.files.write(&completed)?;
+    if !has(Bug::MarkMovesBeforeTiles) {
+        shared.files.write(&completed)?;
+    }
     let effects: Vec<BlockEffects<'_>> = blocks
         .iter()
         .map(|block| BlockEffects {
@@ -192,6 +212,9 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
         .collect();
     // Durable after this line: index, state and high-water mark, all or nothing.
     shared.state.store.apply(&effects, &checkpoints, &edge, *applied)?;
+    if has(Bug::MarkMovesBeforeTiles) {
+        shared.files.write(&completed)?;
+    }
     shared.tail.write().forget(&completed);
     for block in &blocks {
         shared.state.settle(block.height(), &block.changes);

@@ -22,7 +22,8 @@ use std::{
     sync::Arc,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
+#[cfg(not(test))]
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
 use ledger_core::{
     Hash32,
     codec::{DecodeError, Reader, Writer},
@@ -37,7 +38,12 @@ use ledger_core::{
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 
-use crate::NodeError;
+#[cfg(test)]
+use crate::simulation::store::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Snapshot};
+use crate::{
+    NodeError,
+    bugs::{Bug, has},
+};
 
 /// Memory for the block cache; with memtables of 16 MiB each it keeps a node of 10^7 records below 512 MiB.
 const CACHE_BYTES: u64 = 96 << 20;
@@ -325,7 +331,7 @@ impl Derived {
 
     /// Every member set by the first tree size that it signs for.
     pub(crate) fn members(&self) -> Result<BTreeMap<u64, MemberSet>, NodeError> {
-        let set = |item: fjall::Guard| {
+        let set = |item: Guard| {
             let (size, bytes) = item.into_inner()?;
             let set = from_canonical(&bytes).map_err(|_| NodeError::Damaged("a stored member set".to_owned()))?;
             Ok((number(&size)?, set))
@@ -529,7 +535,8 @@ impl LiveState {
     pub(crate) fn settle(&self, height: u64, changes: &Changes) {
         let mut overlay = self.overlay.write();
         for key in changes.keys() {
-            if overlay.get(key).is_some_and(|pending| pending.height <= height) {
+            let settled = |pending: &Pending| pending.height <= height || has(Bug::SettlesWhatIsNewer);
+            if overlay.get(key).is_some_and(settled) {
                 overlay.remove(key);
             }
         }

@@ -12,7 +12,10 @@ use ledger_core::{
     equivocation::{Equivocation, EquivocationKind},
 };
 
-use crate::NodeError;
+use crate::{
+    NodeError,
+    disk::{self, Extent},
+};
 
 /// Kept of one key: more proves nothing more, and must not fill the disk.
 const OF_KEY_MAX: usize = 100;
@@ -50,8 +53,9 @@ impl EquivocationFile {
             }
             let begin = if last == [b'\n'] { "" } else { "\n" };
             file.write_all(format!("{begin}{line}\n").as_bytes())?;
-            file.sync_all()?;
-            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+            disk::sync(&file, &self.path, Extent::All)?;
+            let folder = self.path.parent().unwrap_or(Path::new("."));
+            disk::sync(&File::open(folder)?, folder, Extent::All)
         };
         write().map_err(NodeError::io("write equivocations", &self.path))
     }

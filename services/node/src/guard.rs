@@ -29,7 +29,11 @@ use ledger_core::{
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::NodeError;
+use crate::{
+    NodeError,
+    bugs::{Bug, has},
+    disk::{self, Extent},
+};
 
 const MAGIC: &[u8; 8] = b"CMGUARD3";
 /// The largest sector of today's disks: a torn one takes one slot with it.
@@ -139,12 +143,14 @@ impl Promise {
     fn with_vote(&self, height: u64, round: u32, step: Step, value: Option<Hash32>) -> Result<Self, Refusal> {
         let mut next = *self;
         match (height, round).cmp(&(self.height, self.round)) {
-            std::cmp::Ordering::Less => return Err(Refusal::EarlierVote),
-            std::cmp::Ordering::Greater => (next.height, next.round, next.votes) = (height, round, [None; 3]),
+            std::cmp::Ordering::Less if !has(Bug::GuardAllowsEarlierVote) => return Err(Refusal::EarlierVote),
+            std::cmp::Ordering::Less | std::cmp::Ordering::Greater => {
+                (next.height, next.round, next.votes) = (height, round, [None; 3]);
+            }
             std::cmp::Ordering::Equal => {}
         }
         match next.votes[step as usize].replace(value) {
-            Some(signed) if signed != value => Err(Refusal::OtherValue),
+            Some(signed) if signed != value && !has(Bug::GuardAllowsOtherValue) => Err(Refusal::OtherValue),
             _ => Ok(next),
         }
     }
@@ -168,7 +174,7 @@ impl Promise {
 
     fn decode(slot: &[u8]) -> Result<(u64, Self), DecodeError> {
         let (body, rest) = slot.split_at_checked(BODY_BYTES).ok_or(DecodeError::Short)?;
-        if Reader::new(rest).u32()? != crc32c::crc32c(body) {
+        if Reader::new(rest).u32()? != crc32c::crc32c(body) && !has(Bug::GuardSkipsChecksum) {
             return Err(DecodeError::Range("checksum"));
         }
         let mut reader = Reader::new(body);
@@ -251,13 +257,20 @@ impl Guard {
         guard.lock()?;
         let mut bytes = vec![0; 2 * SLOT_BYTES];
         let len = guard.file.read_at(&mut bytes, 0).map_err(NodeError::io("read guard", path))?;
-        let slots = bytes[..len].chunks(SLOT_BYTES).filter_map(|slot| Promise::decode(slot).ok());
-        let newest = slots.max_by_key(|(sequence, _)| *sequence);
-        let (sequence, promise) =
-            newest.ok_or_else(|| guard.refuse("is damaged: neither of its two records can be read"))?;
+        let (sequence, promise) = Self::read(&bytes[..len])
+            .ok_or_else(|| guard.refuse("is damaged: neither of its two records can be read"))?;
         guard.sequence = sequence;
         guard.promise = promise;
         Ok(guard)
+    }
+
+    /// The newer of the two records in a guard's bytes, with its number.
+    pub(crate) fn read(bytes: &[u8]) -> Option<(u64, Promise)> {
+        let slots = bytes.chunks(SLOT_BYTES).filter_map(|slot| Promise::decode(slot).ok());
+        if has(Bug::GuardReadsOlderSlot) {
+            return slots.min_by_key(|(sequence, _)| *sequence);
+        }
+        slots.max_by_key(|(sequence, _)| *sequence)
     }
 
     /// Replaces the promise of a lost, damaged or foreign guard by what the data shows
@@ -311,15 +324,22 @@ impl Guard {
         let next = self.promise.with_vote(height, round, step, value).map_err(|refusal| {
             self.refuse(&format!("refuses to sign a {step:?} at height {height} round {round}: {refusal:?}"))
         })?;
+        if has(Bug::GuardForgetsCheckpoint) {
+            return self.store(Promise { size: TreeSize(0), root: Hash32::ZERO, ..next });
+        }
         if next == self.promise { Ok(()) } else { self.store(next) }
     }
 
     fn store(&mut self, promise: Promise) -> Result<(), NodeError> {
         let sequence = self.sequence + 1;
-        let offset = SLOT_BYTES as u64 * (sequence % 2);
+        let slot = if has(Bug::GuardWritesOneSlot) { 0 } else { sequence % 2 };
+        let sync = || match has(Bug::GuardSkipsSync) {
+            false => disk::sync(&self.file, &self.path, Extent::Data),
+            true => Ok(()),
+        };
         self.file
-            .write_all_at(&promise.encode(sequence), offset)
-            .and_then(|()| self.file.sync_data())
+            .write_all_at(&promise.encode(sequence), SLOT_BYTES as u64 * slot)
+            .and_then(|()| sync())
             .map_err(NodeError::io("write guard", &self.path))?;
         self.sequence = sequence;
         self.promise = promise;
@@ -375,14 +395,18 @@ impl VoteSigner for GuardedSigner {
             VoteType::Prevote => Step::Prevote,
             VoteType::Precommit => Step::Precommit,
         };
-        self.remember(height, round, step, value)?;
+        if !(has(Bug::SignsNilUnremembered) && value.is_none()) {
+            self.remember(height, round, step, value)?;
+        }
         // Durable before this line: the promise.
         let message = vote_message(&self.chain, kind, height, round, value.as_ref(), &address(&self.public()));
         Ok(self.key.sign(&message).to_bytes())
     }
 
     fn proposal(&self, height: u64, round: u32, valid_round: Option<u32>, value: Hash32) -> Result<[u8; 64], Failure> {
-        self.remember(height, round, Step::Proposal, Some(value))?;
+        if !has(Bug::SignsProposalUnremembered) {
+            self.remember(height, round, Step::Proposal, Some(value))?;
+        }
         let address = address(&self.public());
         let message = proposal_message(&self.chain, height, round, valid_round, &value, &address);
         Ok(self.key.sign(&message).to_bytes())

@@ -74,6 +74,12 @@ impl NodeKeys {
         })
     }
 
+    /// Keys that lie nowhere.
+    #[cfg(test)]
+    pub(crate) fn in_memory(signing: SigningKeys, statement: SigningKey, network: SigningKey) -> Self {
+        Self { folder: PathBuf::new(), signing: vec![signing], statement, network }
+    }
+
     /// Public half of the network key: what the other members pin.
     #[must_use]
     pub fn network_key(&self) -> Hash32 {

@@ -44,6 +44,7 @@ use tokio::sync::Notify;
 
 use crate::{
     NodeError,
+    bugs::{Bug, has},
     clocks::{CLOCK_OFFSET_MAX_MS, PeerClocks, is_off},
     cosign::{Cosigning, Open, RESEND},
     derive::Work,
@@ -108,7 +109,8 @@ impl Ledger {
         signed: TreeSize,
     ) -> Result<Self, NodeError> {
         let in_force = Arc::new(ledger_core::state::members(&shared.state)?);
-        let pending = read_json(&shared.state, key::PENDING_MEMBERS)?;
+        let pending =
+            if has(Bug::RestartForgetsPendingMembers) { None } else { read_json(&shared.state, key::PENDING_MEMBERS)? };
         let promise = *files.guard.lock().promise();
         // An older copy lacks the engine's log of its last votes too.
         let older = promise.decided > parent.height || promise.height > parent.height + 1;
@@ -134,6 +136,10 @@ impl Ledger {
     /// Says again what the newest block calls for: it may have been decided just before a crash.
     pub(crate) fn resume(&mut self) -> Result<(), NodeError> {
         self.cover_empty();
+        // Replayed blocks are answered from the state as soon as somebody asks.
+        if !has(Bug::ReplayStaysUnknownToTheGuard) {
+            self.files.guard.lock().decided(self.parent.height)?;
+        }
         self.sign_newest()
     }
 
@@ -145,7 +151,8 @@ impl Ledger {
         for (mut submission, ops) in submissions {
             let mut any = false;
             for (op, item) in ops.iter().zip(&mut submission.items) {
-                if !seen.insert(*op) || operation_record(state, op)?.is_some() {
+                let known = operation_record(state, op)?.is_some() && !has(Bug::CutsWhatHasItsOutcome);
+                if !seen.insert(*op) || known {
                     omit(item);
                 } else {
                     any = true;
@@ -163,6 +170,7 @@ impl Ledger {
         let header = &proposal.header;
         let state = Memo::new(&self.shared);
         match execute(&state, &self.parent, &self.shared.chain, &proposal.batch, header.time, self.state_digest()?) {
+            Ok(executed) if has(Bug::VotesForAnyHeader) => Ok(Some(executed)),
             Ok(executed) => Ok(Some(executed).filter(|executed| executed.header == *header)),
             Err(BatchError::State(error)) => Err(error.into()),
             Err(error) => {
@@ -194,7 +202,9 @@ impl Ledger {
         let (origin, root) = (self.shared.genesis.origin.clone(), self.parent.frontier.root());
         // Rounded up: "existed no later than" must not lie before the block.
         let time = (self.shared.clock)().max(self.parent.time).div_ceil(1000);
-        self.files.guard.lock().checkpoint(size, root, time, self.parent.height)?;
+        if !has(Bug::SignsCheckpointUnremembered) {
+            self.files.guard.lock().checkpoint(size, root, time, self.parent.height)?;
+        }
         // Durable after this line: the promise. Dying now is harmless: the next start may sign
         // the same size and root again, and never another root.
         let checkpoint = Checkpoint { origin, size, root };
@@ -224,7 +234,8 @@ impl Ledger {
         }
         let guard = self.files.guard.lock();
         let promise = guard.promise();
-        promise.decided <= self.parent.height && promise.size <= self.parent.frontier.size()
+        let caught_up = promise.decided <= self.parent.height && promise.size <= self.parent.frontier.size();
+        caught_up || has(Bug::SignsBeforeItCaughtUp)
     }
 
     /// Stores and publishes the largest checkpoint that a quorum has signed.
@@ -234,7 +245,10 @@ impl Ledger {
         // What is published is checked as a stranger would: under the policy of its size.
         let trust = self.shared.trust_at(open.checkpoint.size)?;
         let signatures = record.signed()?.check_signatures(&trust.policy);
-        if let Err(verdict) = signatures.and_then(|signatures| signatures.check_quorum(&trust.policy)) {
+        let checked = signatures.and_then(|signatures| signatures.check_quorum(&trust.policy));
+        if let Err(verdict) = checked
+            && !has(Bug::PublishesWithoutQuorum)
+        {
             tracing::error!(%verdict, size = open.checkpoint.size.0, "a checkpoint is not published");
             return Ok(());
         }
@@ -256,6 +270,9 @@ impl Ledger {
     fn cover_empty(&mut self) {
         let (size, height) = (self.parent.frontier.size(), self.parent.height);
         self.cosigning.covers(size, height);
+        if has(Bug::EmptyBlocksStayUncovered) {
+            return;
+        }
         if let Some(published) = self.shared.published.load().as_ref().clone()
             && published.size == size
             && published.height < height
@@ -291,6 +308,7 @@ impl Ledger {
         let published = self.shared.published.load_full();
         if let Some(published) = published.as_ref()
             && note.signatures.len() < members.quorum()
+            && !has(Bug::HelpsNobody)
             && published.note.starts_with(&note.text)
             && self.now.saturating_sub(self.helped_at) >= RESEND
         {
@@ -298,6 +316,11 @@ impl Ledger {
             self.send_checkpoint(&published.note);
         }
         Ok(())
+    }
+
+    /// Size of the tree after the newest block.
+    pub(crate) fn size(&self) -> TreeSize {
+        self.parent.frontier.size()
     }
 
     /// This node's member at the next height.
@@ -400,7 +423,8 @@ impl Application for Ledger {
 
     fn propose(&mut self, round: u32, proposer: [u8; 20]) -> Result<(Judged, Vec<u8>), Failure> {
         let own = |kept: &Kept| kept.own && kept.slot.round == round && kept.slot.proposer == proposer;
-        if let Some((value, kept)) = self.files.proposals.iter().find(|(_, kept)| own(kept)) {
+        let kept = self.files.proposals.iter().find(|(_, kept)| own(kept));
+        if let Some((value, kept)) = kept.filter(|_| !has(Bug::ProposesTwice)) {
             return Ok((Judged { slot: kept.slot, value: *value, valid: true }, kept.bytes.clone()));
         }
         let shared = Arc::clone(&self.shared);
@@ -409,7 +433,8 @@ impl Application for Ledger {
         shared.pool.retain(|submission| members.is_submitter(&submission.key));
         let state = Memo::new(&shared);
         let batch = Self::cut(&state, shared.pool.first(CUT_BYTES_MAX))?.encode();
-        let time = self.parent.time.max((shared.clock)());
+        let earliest = if has(Bug::TimeRunsBackwards) { 0 } else { self.parent.time };
+        let time = earliest.max((shared.clock)());
         let executed = execute(&state, &self.parent, &shared.chain, &batch, time, self.state_digest()?)?;
         let proposal = Proposal { header: executed.header.clone(), batch };
         let (value, bytes) = (proposal.header.hash(), proposal.encode());
@@ -440,7 +465,7 @@ impl Application for Ledger {
         }
         // Never relative to the parent alone: one liar would take the next step from the last one.
         let latest = (now + CLOCK_OFFSET_MAX_MS).max(self.parent.time);
-        if fresh && proposal.header.time > latest {
+        if fresh && proposal.header.time > latest && !has(Bug::IgnoresTheClock) {
             tracing::warn!(height = slot.height, time = proposal.header.time, "a proposal is ahead of the clock");
             return Ok(Some(judged(slot, value, false)));
         }
@@ -463,7 +488,7 @@ impl Application for Ledger {
 
     fn decide(&mut self, certificate: Certificate) -> Result<(), Failure> {
         let height = self.height();
-        if certificate.height < height {
+        if certificate.height < height && !has(Bug::DecidesTwice) {
             return Ok(());
         }
         let diverged = |field| NodeError::Diverged { height, field };
@@ -473,21 +498,26 @@ impl Application for Ledger {
             Some(executed) => executed,
             None => self.execute(&proposal)?.ok_or(diverged("header"))?,
         };
-        certificate
-            .verify(&self.shared.chain, height, &executed.header.hash(), &self.next_members())
-            .map_err(|error| NodeError::Damaged(format!("certificate of height {height}: {error}")))?;
+        let verified = certificate.verify(&self.shared.chain, height, &executed.header.hash(), &self.next_members());
+        if !has(Bug::DecidesWithoutCertificate) {
+            verified.map_err(|error| NodeError::Damaged(format!("certificate of height {height}: {error}")))?;
+        }
         let outcomes = executed.outcomes.clone();
         let verdicts = outcomes.iter().map(|outcome| outcome.verdict).collect();
         let block = Block { header: proposal.header, batch: proposal.batch, verdicts, certificate };
         let bytes = block.encode();
         let previous = (self.parent.time, self.parent.frontier.size());
         let started = Instant::now();
+        if has(Bug::AnswersBeforeTheBlockIsDurable) {
+            self.shared.pool.ended(outcomes.iter().map(ended));
+        }
         self.files.block_log.append(&[&bytes])?;
         // Durable after this line: the block. Everything else can be made from it.
         metrics::histogram!("chopmark_node_commit_seconds").record(started.elapsed());
         metrics::counter!("chopmark_node_blocks_total").increment(1);
         metrics::counter!("chopmark_node_operations_total").increment(outcomes.len() as u64);
-        if executed.changes.contains_key(key::MEMBERS) || executed.changes.contains_key(key::PENDING_MEMBERS) {
+        let changed = |key| executed.changes.contains_key(key);
+        if changed(key::MEMBERS) || (changed(key::PENDING_MEMBERS) && !has(Bug::ForgetsPendingMembers)) {
             let state = BlockState { changes: &executed.changes, below: &self.shared.state };
             self.in_force = Arc::new(ledger_core::state::members(&state)?);
             self.pending = read_json(&state, key::PENDING_MEMBERS)?;
@@ -498,10 +528,12 @@ impl Application for Ledger {
         self.rested_since = self.now;
         if self.parent.frontier.size() == previous.1 {
             self.cover_empty();
-        } else if is_due(previous.0, self.parent.time) {
+        } else if is_due(previous.0, if has(Bug::DueByOwnClock) { (self.shared.clock)() } else { self.parent.time }) {
             self.sign_newest()?;
         }
-        self.files.guard.lock().decided(self.parent.height)?;
+        if !has(Bug::AnswersBeforeTheGuardKnows) {
+            self.files.guard.lock().decided(self.parent.height)?;
+        }
         self.shared.pool.ended(outcomes.iter().map(ended));
         Ok(())
     }
@@ -619,7 +651,8 @@ pub(crate) fn commit(shared: &Shared, block: Block, executed: Executed, bytes: u
     let bytes = bytes + 2 * entry_bytes + 200 * executed.changes.len() + size_of_val(keys.as_slice());
     if executed.changes.contains_key(ledger_core::state::key::MEMBERS) {
         let state = BlockState { changes: &executed.changes, below: &shared.state };
-        shared.trust_from(first_index + 1, ledger_core::state::members(&state)?)?;
+        let first_size = if has(Bug::PolicyBeginsOneTooEarly) { first_index } else { first_index + 1 };
+        shared.trust_from(first_size, ledger_core::state::members(&state)?)?;
     }
     let committed =
         CommittedBlock { block, hash: parent.hash, entries: executed.entries, keys, changes: executed.changes, bytes };
@@ -627,6 +660,19 @@ pub(crate) fn commit(shared: &Shared, block: Block, executed: Executed, bytes: u
     metrics::gauge!("chopmark_node_height").set(parent.height as f64);
     metrics::gauge!("chopmark_node_tree_size").set(parent.frontier.size().0 as f64);
     Ok(parent)
+}
+
+#[cfg(test)]
+impl Ledger {
+    /// The block that the next one follows.
+    pub(crate) const fn parent(&self) -> &Parent {
+        &self.parent
+    }
+
+    /// Size of the last checkpoint that this node signed.
+    pub(crate) const fn signed(&self) -> TreeSize {
+        self.signed
+    }
 }
 
 struct BlockState<'a, S> {

@@ -8,11 +8,13 @@
 //! A third ([`repair`]) looks for damage and heals it.
 //! Reads ([`handle`]) wait for none of them.
 
+mod bugs;
 pub mod clocks;
 mod cosign;
 mod damage;
 mod derive;
 mod derived;
+mod disk;
 pub mod equivocations;
 mod error;
 pub mod fsck;
@@ -25,6 +27,8 @@ mod pool;
 mod proposals;
 mod repair;
 mod scrub;
+#[cfg(test)]
+mod simulation;
 mod statement;
 mod tail;
 mod tiles;
@@ -36,5 +40,5 @@ pub use handle::{
     BlockAt, ClockMs, DigestPositions, Governance, NodeHandle, Published, ReceiptAt, SUBMISSION_BYTES_MAX, SubmitError,
     Submitted,
 };
-pub use open::{Layout, Node, NodeConfig, POOL_BYTES_MAX, init, promise_of_data};
+pub use open::{Layout, Node, NodeConfig, POOL_BYTES_MAX, init, init_again, promise_of_data, restore};
 pub use repair::{LocalPeer, PeerTiles};

@@ -24,9 +24,11 @@ use tokio::sync::watch;
 
 use crate::{
     NodeError, NodeHandle,
+    bugs::{Bug, has},
     damage::Damage,
     derive::{self, Backlog, StateDigests},
     derived::{Applied, BlockEffects, Derived, LiveState, index_keys},
+    disk,
     equivocations::EquivocationFile,
     guard::{Guard, Promise},
     handle::{CheckpointRecord, ClockMs, Published, Recent, Shared, Trust},
@@ -107,7 +109,7 @@ impl Layout {
 pub(crate) const BLOCK_FIRST: u64 = 1;
 
 pub(crate) fn block_log_options() -> Options {
-    Options { first_sequence: BLOCK_FIRST, ..Options::default() }
+    Options { first_sequence: BLOCK_FIRST, ..disk::log_options() }
 }
 
 /// What a node needs to run.
@@ -144,6 +146,27 @@ pub struct Node {
 /// Makes the data directory and guard of a new node. Harmless to repeat after a crash: the
 /// directory gets its name last, and a guard without promises may be made again.
 pub fn init(data: &Path, guard: &Path, genesis: &Genesis) -> Result<(), NodeError> {
+    init_beside(data, genesis, || Guard::create(guard, genesis.chain_id()))
+}
+
+/// Makes the data directory of a node whose data were lost, behind the guard that it has. A member of
+/// several then follows without voting or signing until it has caught up with what the guard remembers.
+/// Without a guard it is a new node.
+pub fn init_again(data: &Path, guard: &Path, genesis: &Genesis) -> Result<(), NodeError> {
+    init_beside(data, genesis, || {
+        if !guard.exists() {
+            return Guard::create(guard, genesis.chain_id());
+        }
+        let guard = Guard::open(guard)?;
+        if guard.promise().chain == genesis.chain_id() {
+            Ok(())
+        } else {
+            Err(guard.refuse("belongs to another network"))
+        }
+    })
+}
+
+fn init_beside(data: &Path, genesis: &Genesis, guard: impl FnOnce() -> Result<(), NodeError>) -> Result<(), NodeError> {
     if data.exists() {
         return Err(NodeError::Damaged(format!("{} exists already", data.display())));
     }
@@ -158,17 +181,34 @@ pub fn init(data: &Path, guard: &Path, genesis: &Genesis) -> Result<(), NodeErro
         .and_then(|mut file| file.write_all(&genesis.encode()).and_then(|()| file.sync_all()))
         .map_err(NodeError::io("write genesis", &path))?;
     File::open(&temporary).and_then(|folder| folder.sync_all()).map_err(NodeError::io("sync folder", &temporary))?;
-    Guard::create(guard, genesis.chain_id())?;
+    guard()?;
     fs::rename(&temporary, data).map_err(NodeError::io("name folder", data))?;
     let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent).and_then(|folder| folder.sync_all()).map_err(NodeError::io("sync folder", parent))
 }
 
-impl Node {
-    /// Opens the node, proves its own tail, replays what the index lacks, and starts it.
+/// A node whose files are open and checked as far as index and tiles go; behind them, blocks may wait
+/// to be replayed.
+pub(crate) struct Opened {
+    pub(crate) shared: Arc<Shared>,
+    /// What the index has.
+    pub(crate) applied: Applied,
+    layout: Layout,
+    keys: NodeKeys,
+    guard: Guard,
+    block_log: SegmentLog,
+    checkpoint_log: SegmentLog,
+    /// What the index ends with.
+    parent: Parent,
+    alone: bool,
+    peers: Vec<Arc<dyn PeerTiles>>,
+}
+
+impl Opened {
+    /// Opens and checks the files.
     ///
-    /// Refuses to start where the data contradicts itself, the guard, or what was signed.
-    pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
+    /// Refuses where the data contradicts itself, the guard, or what was signed.
+    pub(crate) fn open(config: NodeConfig) -> Result<Self, NodeError> {
         let layout = Layout(config.data.clone());
         let genesis = layout.read_genesis()?;
         let chain = genesis.chain_id();
@@ -189,15 +229,22 @@ impl Node {
         // What guard and index know of was acknowledged: a tear there is damage, not an unfinished
         // write, and is left for whoever can repair it.
         let known = guard.promise().decided.max(applied.height) + 1;
-        let block_log = open_log(&layout.blocks(), Options { acknowledged_below: known, ..block_log_options() })?;
+        let mut options = Options { acknowledged_below: known, ..block_log_options() };
+        if has(Bug::BlockLogSkipsSync) {
+            options.sync = |_, _, _| Ok(());
+        }
+        let block_log = open_log(&layout.blocks(), options)?;
         let tip = block_log.next_sequence() - 1;
-        let known = Options { acknowledged_below: applied.checkpoints, ..Options::default() };
+        let mut known = Options { acknowledged_below: applied.checkpoints, ..disk::log_options() };
+        if has(Bug::CheckpointLogSkipsSync) {
+            known.sync = |_, _, _| Ok(());
+        }
         let checkpoint_log = open_log(&layout.checkpoints(), known)?;
         let state = LiveState::new(store);
         let in_force = members(&state)?;
         // Alone, nobody else has what is missing; with others, this node follows until it has
         // caught up with what it remembers to have signed.
-        let alone = in_force.len() == 1;
+        let alone = in_force.len() == 1 && !has(Bug::OpensAnOlderCopyAlone);
         if alone {
             check_guard_height(&guard, tip)?;
         }
@@ -256,15 +303,19 @@ impl Node {
             clock_offset_ms: Mutex::default(),
             genesis,
         });
-        let mut node = Self { handle: NodeHandle(Arc::clone(&shared)), ledger: None, derive: None, repair: None };
         repair::unsound(&shared, repair::under_edge(applied.size))?;
-        let behind = Arc::clone(&shared);
-        node.derive = Some(spawn("derive", move || derive::run(&behind, applied))?);
+        Ok(Self { shared, applied, layout, keys: config.keys, guard, block_log, checkpoint_log, parent, alone, peers })
+    }
+
+    /// Replays what the index lacks and proves the tail. Whoever calls this brings the index up to
+    /// date meanwhile ([`derive`]): a long replay waits for it.
+    pub(crate) fn ledger(self) -> Result<Ledger, NodeError> {
+        let Self { shared, applied, layout, keys, guard, block_log, checkpoint_log, parent, alone, peers } = self;
+        let tip = block_log.next_sequence() - 1;
         let parent = replay(&shared, parent, tip)?;
         restore_state_digests(&shared, parent.height)?;
         let signed = restore_checkpoints(&shared, &peers, &checkpoint_log, &parent, applied.checkpoints)?;
         check_guard_root(&shared, &peers, &guard, &parent, alone)?;
-        let network_key = config.keys.network.clone();
         let files = ledger::Files {
             guard: Arc::new(Mutex::new(guard)),
             block_log,
@@ -272,16 +323,33 @@ impl Node {
             proposals: Proposals::open(&layout.proposals(), parent.height + 1)?,
             equivocations: EquivocationFile::open(layout.equivocations())?,
         };
-        let mut ledger = Ledger::new(Arc::clone(&shared), config.keys, files, parent, signed)?;
+        let mut ledger = Ledger::new(shared, keys, files, parent, signed)?;
         // Before anybody reads: a lone node that is open has published everything that it decided.
         ledger.resume()?;
-        let behind = Arc::clone(&shared);
+        Ok(ledger)
+    }
+}
+
+impl Node {
+    /// Opens the node, proves its own tail, replays what the index lacks, and starts it.
+    ///
+    /// Refuses to start where the data contradicts itself, the guard, or what was signed.
+    pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
+        let (network, key) = (config.network.clone(), config.keys.network.clone());
+        let (wal, source) = (Layout(config.data.clone()).wal(), config.source.clone());
+        let opened = Opened::open(config)?;
+        let handle = NodeHandle(Arc::clone(&opened.shared));
+        let mut node = Self { handle, ledger: None, derive: None, repair: None };
+        let (behind, applied) = (Arc::clone(&opened.shared), opened.applied);
+        node.derive = Some(spawn("derive", move || derive::run(&behind, applied))?);
+        let (behind, peers) = (Arc::clone(&opened.shared), opened.peers.clone());
+        let mut ledger = opened.ledger()?;
         node.repair = Some(spawn("repair", move || repair::run(&behind, &peers))?);
-        let mut engine = Malachite { network: config.network, key: network_key, wal: layout.wal() };
+        let mut engine = Malachite { network, key, wal };
         node.ledger = Some(spawn("ledger", move || {
             // Closes the pool however this thread ends, so that nobody waits for an outcome.
             let _close = ClosePool(Arc::clone(&ledger.shared));
-            if let Err(error) = agree(&mut ledger, &mut engine, config.source) {
+            if let Err(error) = agree(&mut ledger, &mut engine, source) {
                 tracing::error!(%error, "the node stops deciding and signing");
                 ledger.shared.fail(&NodeError::from(error));
             }
@@ -320,6 +388,27 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Takes over decided blocks that somebody kept, into the data of a node that does not run and meets
+/// nobody. Every block is executed and its certificate checked. Returns height and tree size.
+pub fn restore(config: NodeConfig, chain: Hash32, source: Arc<dyn BlockSource>) -> Result<(u64, TreeSize), NodeError> {
+    let opened = Opened::open(config)?;
+    if opened.shared.chain != chain {
+        return Err(NodeError::Damaged(format!(
+            "the data are of chain {}, and what is to be restored is of chain {chain}",
+            opened.shared.chain
+        )));
+    }
+    let handle = NodeHandle(Arc::clone(&opened.shared));
+    let mut node = Node { handle, ledger: None, derive: None, repair: None };
+    let (behind, applied) = (Arc::clone(&opened.shared), opened.applied);
+    node.derive = Some(spawn("derive", move || derive::run(&behind, applied))?);
+    let mut ledger = opened.ledger()?;
+    Following { source }.catch_up(&mut ledger).map_err(NodeError::from)?;
+    let reached = (ledger.height() - 1, ledger.size());
+    node.close();
+    Ok(reached)
 }
 
 /// Agrees with the other members as long as this node is a member's, and follows them otherwise.
@@ -486,7 +575,8 @@ fn replay(shared: &Shared, mut parent: Parent, tip: u64) -> Result<Parent, NodeE
             return Err(damaged(parent.height, "it is not the block that the index was made from"));
         }
     }
-    for height in parent.height + 1..=tip {
+    let next = parent.height + 1 + u64::from(has(Bug::ReplaySkipsABlock));
+    for height in next..=tip {
         let bytes = shared.blocks.read(height)?.ok_or_else(|| damaged(height, "missing"))?;
         let block = Block::decode(&bytes).map_err(|error| damaged(height, &error.to_string()))?;
         let executed = check_block(shared, &parent, &block)?;

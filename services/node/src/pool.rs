@@ -10,6 +10,8 @@ use ledger_core::{Hash32, batch::Submission, outcome::RejectionCode};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::bugs::{Bug, has};
+
 /// How a submitted operation ended: the request that got the outcome, and the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
@@ -118,17 +120,18 @@ impl Pool {
         let mut done = Vec::new();
         let mut inner = self.inner.lock();
         for (op, outcome) in outcomes {
-            for number in inner.by_op.remove(&op).unwrap_or_default() {
+            let first_alone = if has(Bug::PoolTellsOneWaiter) { 1 } else { usize::MAX };
+            for number in inner.by_op.remove(&op).unwrap_or_default().into_iter().take(first_alone) {
                 let Some(queued) = inner.queue.get_mut(&number) else { continue };
                 for (known, slot) in queued.waiting.ops.iter().zip(&mut queued.ended) {
                     if *known == op {
                         *slot = Some(outcome);
                     }
                 }
-                if queued.ended.iter().all(Option::is_some)
+                if (queued.ended.iter().all(Option::is_some) || has(Bug::PoolAnswersInPart))
                     && let Some(queued) = inner.queue.remove(&number)
                 {
-                    inner.bytes -= queued.bytes;
+                    inner.bytes -= if has(Bug::PoolLeaksRoom) { 0 } else { queued.bytes };
                     done.push(queued);
                 }
             }

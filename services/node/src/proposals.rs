@@ -11,7 +11,11 @@ use ledger_core::{
 };
 use segment_log::{Options, SegmentLog};
 
-use crate::NodeError;
+use crate::{
+    NodeError,
+    bugs::{Bug, has},
+    disk,
+};
 
 /// Small: segments of decided heights are deleted.
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -35,7 +39,8 @@ pub(crate) struct Proposals {
 impl Proposals {
     /// Opens the log and reads those of `height`.
     pub(crate) fn open(path: &Path, height: u64) -> Result<Self, NodeError> {
-        let (log, _) = SegmentLog::open(path, Options { segment_bytes_max: SEGMENT_BYTES, ..Options::default() })?;
+        let options = Options { segment_bytes_max: SEGMENT_BYTES, ..disk::log_options() };
+        let (log, _) = SegmentLog::open(path, options)?;
         let mut kept = BTreeMap::new();
         for record in log.iter_from(log.first_sequence()) {
             let record = record?;
@@ -53,7 +58,9 @@ impl Proposals {
     /// Keeps a proposal durably; one whose bytes are known is kept once.
     pub(crate) fn keep(&mut self, value: Hash32, kept: Kept) -> Result<(), NodeError> {
         if !self.kept.contains_key(&value) {
-            self.log.append(&[&encode(&value, &kept)])?;
+            if !has(Bug::ProposalsOnlyInMemory) {
+                self.log.append(&[&encode(&value, &kept)])?;
+            }
             // Durable after this line: what this node may vote for or has proposed.
             self.kept.insert(value, kept);
         }
@@ -84,6 +91,9 @@ impl Proposals {
 
     /// The height is decided: nothing of it is needed any more.
     pub(crate) fn clear(&mut self) -> Result<(), NodeError> {
+        if has(Bug::ProposalsOutliveTheirHeight) {
+            return Ok(());
+        }
         self.kept.clear();
         Ok(self.log.truncate_front(self.log.next_sequence())?)
     }
@@ -107,7 +117,7 @@ fn decode(bytes: &[u8]) -> Result<(Hash32, Kept), DecodeError> {
     let (height, round) = (reader.u64()?, reader.u32()?);
     let (locked, valid_round) = (reader.u8()?, reader.u32()?);
     let slot = Slot { height, round, valid_round: (locked == 1).then_some(valid_round), proposer: reader.array()? };
-    let own = reader.u8()? == 1;
+    let own = reader.u8()? == 1 && !has(Bug::ProposalsForgetWhoseTheyAre);
     let kept = Kept { slot, bytes: reader.bytes(PROPOSAL_BYTES_MAX)?.to_vec(), own, executed: None };
     reader.end()?;
     Ok((value, kept))

@@ -16,7 +16,12 @@ use ledger_core::{
 };
 use rustix::io::Errno;
 
-use crate::{NodeError, damage::Part};
+use crate::{
+    NodeError,
+    bugs::{Bug, has},
+    damage::Part,
+    disk::{self, Extent},
+};
 
 /// The folder of tiles.
 #[derive(Debug, Clone)]
@@ -64,14 +69,23 @@ impl TileFiles {
                 folders.extend(self.root.parent().map(Path::to_owned));
             }
             let temporary = path.with_extension("tmp");
+            let sync = |file: &File| match has(Bug::TilesSkipSync) {
+                false => disk::sync(file, &temporary, Extent::Data),
+                true => Ok(()),
+            };
             File::create(&temporary)
-                .and_then(|mut file| file.write_all(&tile.bytes).and_then(|()| file.sync_data()))
+                .and_then(|mut file| file.write_all(&tile.bytes).and_then(|()| sync(&file)))
                 .map_err(NodeError::io("write tile", &temporary))?;
             fs::rename(&temporary, &path).map_err(NodeError::io("name tile", &path))?;
             folders.insert(folder);
         }
+        if has(Bug::TilesSkipFolderSync) {
+            return Ok(());
+        }
         for folder in folders {
-            File::open(&folder).and_then(|file| file.sync_all()).map_err(NodeError::io("sync folder", &folder))?;
+            File::open(&folder)
+                .and_then(|file| disk::sync(&file, &folder, Extent::All))
+                .map_err(NodeError::io("sync folder", &folder))?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::format::{
     FILE_HEADER_LEN, FileHeader, FileHeaderFlaw, LOCK_NAME, TEMPORARY_SUFFIX, parse_segment_name, segment_path,
     temporary_path,
 };
+use crate::options::{Extent, SyncFn};
 use crate::state::Segment;
 
 /// A lock on a directory. It ends with this value, and with the process.
@@ -112,6 +113,7 @@ pub(crate) fn create_segment(
     directory: &Path,
     first: u64,
     previous: Option<Segment>,
+    sync: SyncFn,
 ) -> Result<(Segment, File), Error> {
     let header = FileHeader {
         first_sequence: first,
@@ -121,20 +123,20 @@ pub(crate) fn create_segment(
     };
     let path = segment_path(directory, first);
     let temporary = temporary_path(directory, first);
-    let made = write_header(&temporary, &header).and_then(|file| fs::rename(&temporary, &path).map(|()| file));
+    let made = write_header(&temporary, &header, sync).and_then(|file| fs::rename(&temporary, &path).map(|()| file));
     let file = made.map_err(|error| {
         // Only tidiness: what stays is removed on the next opening.
         let _ = fs::remove_file(&temporary);
         Error::io("create", &path, error)
     })?;
-    sync_directory(directory)?;
+    sync_directory(directory, sync)?;
     Ok((Segment { first, bytes: FILE_HEADER_LEN as u64, seed: header.seed() }, file))
 }
 
-fn write_header(path: &Path, header: &FileHeader) -> io::Result<File> {
+fn write_header(path: &Path, header: &FileHeader, sync: SyncFn) -> io::Result<File> {
     let mut file = File::options().create(true).truncate(true).write(true).open(path)?;
     file.write_all(&header.encode())?;
-    rustix::fs::fsync(&file)?;
+    sync(&file, path, Extent::All)?;
     Ok(file)
 }
 
@@ -146,8 +148,8 @@ fn draw_salt() -> io::Result<u64> {
 }
 
 /// Makes names that were added to or removed from the directory durable.
-pub(crate) fn sync_directory(directory: &Path) -> Result<(), Error> {
+pub(crate) fn sync_directory(directory: &Path, sync: SyncFn) -> Result<(), Error> {
     File::open(directory)
-        .and_then(|file| Ok(rustix::fs::fsync(&file)?))
+        .and_then(|file| sync(&file, directory, Extent::All))
         .map_err(|error| Error::io("sync", directory, error))
 }

@@ -76,6 +76,6 @@ mod state;
 
 pub use error::{Error, Flaw};
 pub use log::SegmentLog;
-pub use options::{OnTornTail, Options, Recovery, TornTail};
+pub use options::{Extent, OnTornTail, Options, Recovery, SyncFn, TornTail, sync};
 pub use reader::{SegmentReader, Verified};
 pub use records::{Record, Records};

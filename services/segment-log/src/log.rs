@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::format::{FRAME_HEADER_LEN, encode_frame, segment_path};
 use crate::index::SparseIndex;
 use crate::open::Opened;
-use crate::options::{Options, Recovery};
+use crate::options::{Extent, Options, Recovery};
 use crate::reader::{SegmentReader, Verified};
 use crate::records::Records;
 use crate::state::{Segment, Shared};
@@ -112,7 +112,7 @@ impl SegmentLog {
             let path = segment_path(&self.shared().directory, segment.first);
             let removed = fs::remove_file(&path)
                 .map_err(|error| Error::io("remove", &path, error))
-                .and_then(|()| disk::sync_directory(&self.shared().directory));
+                .and_then(|()| disk::sync_directory(&self.shared().directory, self.options.sync));
             if let Err(error) = removed {
                 self.poison();
                 return Err(error);
@@ -232,8 +232,8 @@ impl SegmentLog {
             return self.writable();
         };
         file.write_all_at(buffer, segment.bytes).map_err(|error| Error::io("write", &path(), error))?;
-        // Called once, whatever it answers: std's `sync_data` would call it again after EINTR.
-        rustix::fs::fdatasync(file).map_err(|errno| Error::io("sync", &path(), errno.into()))
+        let path = path();
+        (self.options.sync)(file, &path, Extent::Data).map_err(|error| Error::io("sync", &path, error))
     }
 
     /// The segment that an append of `bytes` goes to: the last one, or a new one behind it.
@@ -248,7 +248,7 @@ impl SegmentLog {
                 return Ok(tail);
             }
         }
-        let (segment, file) = disk::create_segment(&self.shared().directory, next, tail)?;
+        let (segment, file) = disk::create_segment(&self.shared().directory, next, tail, self.options.sync)?;
         {
             let mut state = self.shared().state_mut();
             state.segments.push_back(segment);

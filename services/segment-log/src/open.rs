@@ -9,7 +9,7 @@ use crate::disk::{self, Lock};
 use crate::error::{Error, Flaw};
 use crate::format::{FileHeader, SEQUENCE_MAX, segment_path};
 use crate::index::SparseIndex;
-use crate::options::{OnTornTail, Options, Recovery, TornTail};
+use crate::options::{Extent, OnTornTail, Options, Recovery, SyncFn, TornTail};
 use crate::scan::{self, Check};
 use crate::source::Source;
 use crate::state::{Segment, State};
@@ -64,7 +64,7 @@ fn for_writing(directory: &Path, options: &Options) -> Result<Opened, Error> {
         return create(directory, options, lock);
     }
     let opened = settle(directory, segments, options)?;
-    let tail = make_durable(directory, &opened)?;
+    let tail = make_durable(directory, &opened, options.sync)?;
     Ok(Opened { tail: Some(tail), lock: Some(lock), ..opened })
 }
 
@@ -78,10 +78,10 @@ fn for_reading(directory: &Path, options: &Options) -> Result<Opened, Error> {
 
 /// Makes the first segment of a log.
 fn create(directory: &Path, options: &Options, lock: Lock) -> Result<Opened, Error> {
-    let (segment, tail) = disk::create_segment(directory, options.first_sequence, None)?;
+    let (segment, tail) = disk::create_segment(directory, options.first_sequence, None, options.sync)?;
     // The directory may be new, from this opening or from one that died here. A parent that we may
     // not open was not ours to make a directory in.
-    match disk::sync_directory(&directory.join("..")) {
+    match disk::sync_directory(&directory.join(".."), options.sync) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
         synced => synced?,
     }
@@ -154,7 +154,7 @@ fn settle(directory: &Path, mut segments: VecDeque<Segment>, options: &Options) 
 ///
 /// Frames may be there that their writer did not live to sync, and so may a segment's name. Dying
 /// anywhere in here is harmless: the next opening finds the same frames, with or without the tail.
-fn make_durable(directory: &Path, opened: &Opened) -> Result<File, Error> {
+fn make_durable(directory: &Path, opened: &Opened, sync: SyncFn) -> Result<File, Error> {
     let first = opened.state.segments.back().map_or(0, |tail| tail.first);
     let path = segment_path(directory, first);
     let failed = |action| {
@@ -170,8 +170,8 @@ fn make_durable(directory: &Path, opened: &Opened) -> Result<File, Error> {
         file.set_len(torn.offset).map_err(failed("truncate"))?;
     }
     // Not fdatasync: the new length has to be durable, or old frames could return behind new ones.
-    rustix::fs::fsync(&file).map_err(|errno| failed("sync")(errno.into()))?;
-    disk::sync_directory(directory)?;
+    sync(&file, &path, Extent::All).map_err(failed("sync"))?;
+    disk::sync_directory(directory, sync)?;
     Ok(file)
 }
 

@@ -1,6 +1,8 @@
 //! What the opener chooses, and what opening found.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Flaw};
 use crate::format::{FILE_HEADER_BYTES, RECORD_BYTES_LIMIT, SEQUENCE_MAX};
@@ -10,6 +12,32 @@ const SEGMENT_BYTES_MAX_DEFAULT: u64 = 64 << 20;
 
 /// Longest record: 16 MiB is the node's largest block.
 const RECORD_BYTES_MAX_DEFAULT: u32 = 16 << 20;
+
+/// What of a file has to be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Its bytes and what is needed to read them back.
+    Data,
+    /// Everything: also a length that shrank, and the names in a directory.
+    All,
+}
+
+/// Makes a file or directory durable; the path is the one it was opened under.
+pub type SyncFn = fn(&File, &Path, Extent) -> io::Result<()>;
+
+/// Asks the kernel. Called once for each sync, whatever it answers: std's methods would call again
+/// after EINTR, and a failed sync must never be tried again.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn sync(file: &File, _: &Path, extent: Extent) -> io::Result<()> {
+    match extent {
+        Extent::Data => rustix::fs::fdatasync(file)?,
+        Extent::All => rustix::fs::fsync(file)?,
+    }
+    Ok(())
+}
 
 /// How to open a log.
 #[derive(Clone, Debug)]
@@ -28,6 +56,8 @@ pub struct Options {
     /// remembers elsewhere: a tear among them is damage ([`Error::Corrupt`]) and is left as it is.
     /// Default 0: nothing is known.
     pub acknowledged_below: u64,
+    /// How bytes become durable: [`sync`], or a simulator's disk that can lose power.
+    pub sync: SyncFn,
 }
 
 impl Default for Options {
@@ -38,6 +68,7 @@ impl Default for Options {
             first_sequence: 0,
             torn_tail: OnTornTail::Truncate,
             acknowledged_below: 0,
+            sync,
         }
     }
 }

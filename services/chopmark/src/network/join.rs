@@ -25,9 +25,6 @@ use crate::{
     secrets, system,
 };
 
-/// A genesis is a member list and a policy: below the size of two entries.
-const GENESIS_BYTES_MAX: usize = 64 << 10;
-
 pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
     if !is_domain(&args.domain) {
         bail!(Usage(format!("--domain {}: not a lower-case DNS name with a dot", args.domain)));
@@ -102,8 +99,7 @@ async fn fetch_genesis(from: &[String], args: &NetworkJoinArgs) -> anyhow::Resul
     let mut failed = Vec::new();
     for url in from {
         let fetch = async {
-            let answer = http.get(format!("{url}/peer/v1/genesis")).send().await?.error_for_status()?;
-            let genesis = Genesis::parse(&peering::bounded(answer, GENESIS_BYTES_MAX).await?)?;
+            let genesis = peering::genesis(&http, url).await?;
             let chain = genesis.chain_id();
             ensure!(chain == args.chain, "it serves the chain {chain}, not the one that was asked for");
             Ok(genesis)

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use chopmark_node::{BlockSource, Followed, NodeHandle, Peer, Proposal, keys};
-use ledger_core::{Hash32, block::Block, codec::Reader, member::Member};
+use ledger_core::{Hash32, block::Block, codec::Reader, genesis::Genesis, member::Member};
 use reqwest::Response;
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,8 @@ const LEFT_BEHIND_LOOKS: u32 = 4;
 const AWAY_FOR: Duration = Duration::from_secs(5);
 /// Whoever served something wrong is not asked for this long.
 const BLAMED_FOR: Duration = Duration::from_secs(30);
+/// A genesis is a member list and a policy: below the size of two entries.
+const GENESIS_BYTES_MAX: usize = 64 << 10;
 const NOTICES_BYTES_MAX: usize = 4 << 20;
 /// What one answer with blocks may have: a full block, and more small ones.
 pub(crate) const BLOCKS_BYTES_MAX: usize = 16 << 20;
@@ -307,6 +309,30 @@ impl BlockSource for HttpSource {
 }
 
 async fn blocks(http: &reqwest::Client, url: &str, height: u64) -> anyhow::Result<Vec<Followed>> {
+    let blocks = raw_blocks(http, url, height).await?.into_iter();
+    blocks.map(|(block, checkpoint)| followed(&block, checkpoint)).collect()
+}
+
+/// Reads a block and the checkpoint beside it; an empty one is none.
+pub(crate) fn followed(block: &[u8], checkpoint: String) -> anyhow::Result<Followed> {
+    let block = Block::decode(block).context("a block")?;
+    let proposal = Proposal { header: block.header, batch: block.batch };
+    let checkpoint = Some(checkpoint).filter(|note| !note.is_empty());
+    Ok(Followed { proposal, certificate: block.certificate, checkpoint })
+}
+
+/// A genesis as another node serves it.
+pub(crate) async fn genesis(http: &reqwest::Client, url: &str) -> anyhow::Result<Genesis> {
+    let answer = http.get(format!("{url}/peer/v1/genesis")).send().await?.error_for_status()?;
+    Ok(Genesis::parse(&bounded(answer, GENESIS_BYTES_MAX).await?)?)
+}
+
+/// Encoded blocks from a height on, each with its checkpoint, as another node serves them.
+pub(crate) async fn raw_blocks(
+    http: &reqwest::Client,
+    url: &str,
+    height: u64,
+) -> anyhow::Result<Vec<(Vec<u8>, String)>> {
     let request = http.get(format!("{url}/peer/v1/blocks/{height}")).timeout(BLOCKS_TIMEOUT);
     let answer = request.send().await?.error_for_status()?;
     let body = bounded(answer, BLOCKS_BYTES_MAX).await?;
@@ -314,11 +340,8 @@ async fn blocks(http: &reqwest::Client, url: &str, height: u64) -> anyhow::Resul
     ensure!(reader.u8()? == 1, "an unknown version of blocks");
     let mut blocks = Vec::new();
     for _ in 0..reader.u32()? {
-        let block = Block::decode(reader.bytes(body.len())?).context("a block")?;
-        let note = std::str::from_utf8(reader.bytes(body.len())?)?.to_owned();
-        let proposal = Proposal { header: block.header, batch: block.batch };
-        let checkpoint = Some(note).filter(|note| !note.is_empty());
-        blocks.push(Followed { proposal, certificate: block.certificate, checkpoint });
+        let block = reader.bytes(body.len())?.to_vec();
+        blocks.push((block, std::str::from_utf8(reader.bytes(body.len())?)?.to_owned()));
     }
     reader.end()?;
     Ok(blocks)
