@@ -340,6 +340,7 @@ struct Driver<'a> {
     finalizing: bool,
     /// Whole proposals that came, by height and round.
     taken: BTreeMap<(u64, u32), usize>,
+    /// When the application began to run: its time goes on over a change of roles.
     started: Instant,
     streams: Streams,
     /// Whole proposals of the height after the one under way.
