@@ -18,7 +18,7 @@ step "formatting"
 cargo fmt --all --check
 step "shell scripts"
 # verify.sh splits words on purpose, to stay within forty lines; the corpus below is its check.
-shellcheck --severity=warning scripts/*.sh tests/corpus/*.sh
+shellcheck --severity=warning scripts/*.sh tests/corpus/*.sh deploy/native/*.sh
 step "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 step "dependencies: licences, sources, bans"

@@ -274,3 +274,53 @@ async fn members_restart_one_after_the_other_under_load() {
     tally("members_restart_one_after_the_other_under_load", &tallied);
     network.stop_and_check_files().unwrap();
 }
+
+/// Records at a steady rate: from when each was due until a node showed a checkpoint over it.
+async fn due_until_committed(network: &Network, first: u64, count: u64, per_second: u64) -> Vec<Duration> {
+    let (begun, (covered, _)) = (tokio::time::Instant::now(), tokio::sync::watch::channel(0));
+    let one = async |number: u64| {
+        let due = begun + Duration::from_millis(number * 1000 / per_second);
+        tokio::time::sleep_until(due).await;
+        let index = network.notarize(first + number).await.unwrap();
+        let seen = covered.subscribe().wait_for(|size| *size > index).await.is_ok();
+        assert!(seen, "nobody looks any more");
+        let latency = due.elapsed();
+        if number.is_multiple_of(20) {
+            assert!(network.take_receipt(0, first + number, index).await, "no receipt of {number}");
+        }
+        latency
+    };
+    let look = async {
+        loop {
+            if let Some(size) = network.size(0).await {
+                covered.send_replace(size);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut latencies = tokio::select! {
+        latencies = futures_util::future::join_all((0..count).map(one)) => latencies,
+        () = look => Vec::new(),
+    };
+    latencies.sort();
+    latencies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_go_on_with_one_member_stopped() {
+    let mut network = Network::start(4).await.unwrap();
+    let (count, per_second) = if long() { (3_000, 50) } else { (300, 50) };
+    let show = |latencies: &[Duration]| {
+        let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_millis();
+        format!("p50 {} ms, p99 {} ms, largest {} ms", at(50), at(99), at(100))
+    };
+    let all = due_until_committed(&network, 0, count, per_second).await;
+    network.stop(2).unwrap();
+    let without = due_until_committed(&network, count, count, per_second).await;
+    let said = format!("{per_second} records/s; four members: {}; one stopped: {}", show(&all), show(&without));
+    tally("commits_go_on_with_one_member_stopped", &said);
+    network.spawn(2).unwrap();
+    // Also: every receipt of before and after is valid.
+    network.check().await.unwrap();
+    network.stop_and_check_files().unwrap();
+}
