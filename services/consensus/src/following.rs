@@ -13,6 +13,8 @@ use crate::{Application, Consensus, EngineError, Failure, Proposal, STARTED, Slo
 
 /// Time between two questions while there is nothing new.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Questions in a row without a new block, after which there is none: each may go to others.
+const EMPTY_ANSWERS: u32 = 8;
 /// How soon a node that is to stop sees it.
 const STOP_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -62,14 +64,20 @@ impl Following {
 
 impl Consensus for Following {
     fn run(&mut self, application: &mut dyn Application) -> Result<(), Failure> {
+        let mut empty = 0;
         while !application.is_stopping() && application.follows() {
             application.tick(STARTED.elapsed())?;
             // Whoever follows says nothing to the members.
             application.outbox();
             let blocks = self.source.blocks(application.height());
             if blocks.is_empty() {
-                application.caught_up();
+                empty += 1;
+                if empty >= EMPTY_ANSWERS {
+                    application.caught_up();
+                }
                 rest(application);
+            } else {
+                empty = 0;
             }
             for block in blocks {
                 if application.is_stopping() {

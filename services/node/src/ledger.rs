@@ -31,7 +31,7 @@ use ledger_core::{
     equivocation::Equivocation,
     execute::{BatchError, Executed, Parent, execute, omit},
     member::{Member, MemberSet},
-    merkle::TreeSize,
+    merkle::{TreeSize, root_at},
     note::{Note, cosign, sign},
     outcome::{Outcome, Verdict},
     state::{PendingMembers, StateError, StateRead, key, operation_record, read_json},
@@ -61,6 +61,8 @@ use crate::{
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
 /// Submissions taken for one batch: leaves room for what a batch adds.
 const CUT_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
+/// Largest checkpoint taken from elsewhere: two lines of each of the most members are below 16 KiB.
+const CHECKPOINT_BYTES_MAX: usize = 64 << 10;
 /// Proposals kept in memory for one height; those of the oldest rounds make room.
 const KEPT_MAX: usize = 16;
 
@@ -94,6 +96,9 @@ pub(crate) struct Ledger {
     rested_since: Duration,
     outbox: Vec<Vec<u8>>,
     helped_at: Duration,
+    /// Size and root that the guard remembers and the data did not reach yet: the history that they
+    /// grow into has to be the one that was signed.
+    to_prove: Option<(TreeSize, Hash32)>,
     /// Up to this height the node follows without a vote, because it may have voted there in a way
     /// that its data do not show.
     silent_up_to: Arc<AtomicU64>,
@@ -114,6 +119,7 @@ impl Ledger {
         let promise = *files.guard.lock().promise();
         // An older copy lacks the engine's log of its last votes too.
         let older = promise.decided > parent.height || promise.height > parent.height + 1;
+        let to_prove = (promise.size > parent.frontier.size()).then_some((promise.size, promise.root));
         let silent_up_to = Arc::new(AtomicU64::new(if older { promise.height } else { 0 }));
         Ok(Self {
             shared,
@@ -128,9 +134,25 @@ impl Ledger {
             rested_since: Duration::ZERO,
             outbox: Vec::new(),
             helped_at: Duration::ZERO,
+            to_prove,
             silent_up_to,
             clocks: PeerClocks::default(),
         })
+    }
+
+    /// Stops where the history grows past what was signed and is another one.
+    fn prove_signed(&mut self) -> Result<(), NodeError> {
+        let size = self.parent.frontier.size();
+        let Some((signed, root)) = self.to_prove.filter(|(signed, _)| *signed <= size) else { return Ok(()) };
+        if root_at(signed, &self.shared.tree())? != root {
+            return Err(self.files.guard.lock().refuse(&format!(
+                "remembers another root for tree size {} than the blocks lead to: they are of another history than \
+                 the one that this member has signed",
+                signed.0
+            )));
+        }
+        self.to_prove = None;
+        Ok(())
     }
 
     /// Says again what the newest block calls for: it may have been decided just before a crash.
@@ -244,6 +266,10 @@ impl Ledger {
     /// Stores and publishes the largest checkpoint that a quorum has signed.
     fn publish_complete(&mut self) -> Result<(), NodeError> {
         let Some(open) = self.cosigning.take_complete() else { return Ok(()) };
+        // One that was taken over meanwhile, or a smaller one that somebody replays: sizes only grow.
+        if self.shared.published.load().as_ref().as_ref().is_some_and(|last| open.checkpoint.size <= last.size) {
+            return Ok(());
+        }
         let record = CheckpointRecord { height: open.height, note: open.note() };
         // What is published is checked as a stranger would: under the policy of its size.
         let trust = self.shared.trust_at(open.checkpoint.size)?;
@@ -527,6 +553,7 @@ impl Application for Ledger {
             self.take_up_keys();
         }
         self.parent = commit(&self.shared, block, executed, bytes.len())?;
+        self.prove_signed()?;
         self.files.proposals.clear()?;
         self.rested_since = self.now;
         if self.parent.frontier.size() == previous.1 {
@@ -603,6 +630,10 @@ impl Application for Ledger {
     fn take_checkpoint(&mut self, note: &str) -> Result<bool, Failure> {
         let size = self.parent.frontier.size();
         let trust = self.shared.trust_at(size)?;
+        // Lines of unknown names are no fault in a note; what is stored here has to be read back.
+        if note.len() > CHECKPOINT_BYTES_MAX {
+            return Ok(false);
+        }
         let Ok(signed) = SignedCheckpoint::parse(note) else { return Ok(false) };
         let Checkpoint { origin, size: signed_size, root } = &signed.checkpoint;
         let own = (origin, *signed_size, *root) == (&self.shared.genesis.origin, size, self.parent.frontier.root());

@@ -151,12 +151,9 @@ pub fn init(data: &Path, guard: &Path, genesis: &Genesis) -> Result<(), NodeErro
 
 /// Makes the data directory of a node whose data were lost, behind the guard that it has. A member of
 /// several then follows without voting or signing until it has caught up with what the guard remembers.
-/// Without a guard it is a new node.
 pub fn init_again(data: &Path, guard: &Path, genesis: &Genesis) -> Result<(), NodeError> {
     init_beside(data, genesis, || {
-        if !guard.exists() {
-            return Guard::create(guard, genesis.chain_id());
-        }
+        // A missing one is refused as everywhere: it may remember what this node has signed.
         let guard = Guard::open(guard)?;
         if guard.promise().chain == genesis.chain_id() {
             Ok(())

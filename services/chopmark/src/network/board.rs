@@ -153,10 +153,13 @@ impl Board {
         if kept.proposals.get(&id) == Some(&new) {
             return Ok(new);
         }
-        let alone = |other: &Proposal| other.approvals.len() == 1 && new.approvals.starts_with(&other.approvals);
+        let approver = new.approvals[0].key;
+        let alone = |other: &Proposal| other.approvals.len() == 1 && other.approvals[0].key == approver;
         let waiting = kept.proposals.values().filter(|other| alone(other)).count();
         anyhow::ensure!(
-            kept.proposals.contains_key(&id) || new.approvals.len() > 1 || waiting < PROPOSALS_OF_MEMBER_MAX,
+            kept.proposals.contains_key(&id)
+                || (new.approvals.len() > 1 && kept.proposals.len() < NOTICES_MAX)
+                || waiting < PROPOSALS_OF_MEMBER_MAX,
             "{waiting} proposals of this member wait already: they end when they expire or something else is committed"
         );
         let text = serde_json::to_string_pretty(&new)?;

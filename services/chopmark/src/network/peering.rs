@@ -28,7 +28,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long it may take to send blocks: a full one over 1 Mbit/s.
-const BLOCKS_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const BLOCKS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Others that are asked for a block, at most, before this node looks after itself again.
 const ASKED_MAX: usize = 3;
 /// Looks in a row that found others ahead and this node where it was.
@@ -109,9 +109,11 @@ impl Peering {
             tracing::warn!(%error, "this node cannot sign a new card; the others know it by what they have");
         }
         while !stop.is_cancelled() {
-            self.look_up().await;
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = async {
+                    self.look_up().await;
+                    tokio::time::sleep(INTERVAL).await;
+                } => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -195,7 +197,8 @@ impl Peering {
         let pending = governance.pending.filter(|pending| pending.effective == height + 1);
         let members = pending.map_or(governance.members, |pending| pending.members);
         for url in ahead {
-            let next = blocks(&self.http, &url, height + 1).await.unwrap_or_default().into_iter().next();
+            let next =
+                blocks(&self.http, &url, height + 1, ANSWER_TIMEOUT).await.unwrap_or_default().into_iter().next();
             let decided = |next: &Followed| {
                 next.certificate.verify(&self.node.chain(), height + 1, &next.proposal.header.hash(), &members).is_ok()
             };
@@ -264,6 +267,7 @@ pub(crate) struct HttpSource {
 #[derive(Default)]
 pub(crate) struct SourceState {
     last: Option<String>,
+    turn: usize,
     blamed: BTreeMap<String, Instant>,
 }
 
@@ -275,11 +279,21 @@ impl BlockSource for HttpSource {
             urls.retain(|url| !state.blamed.contains_key(url));
             // Whoever had something has more.
             let last = state.last.clone();
+            if !urls.is_empty() {
+                let turn = state.turn % urls.len();
+                urls.rotate_left(turn);
+            }
             urls.sort_by_key(|url| Some(url) != last.as_ref());
         }
         for url in urls.into_iter().take(ASKED_MAX) {
-            match self.runtime.block_on(blocks(&self.http, &url, height)) {
-                Ok(blocks) if blocks.is_empty() => {}
+            match self.runtime.block_on(blocks(&self.http, &url, height, BLOCKS_TIMEOUT)) {
+                // Next time others are asked first.
+                Ok(blocks) if blocks.is_empty() => {
+                    if let Ok(mut state) = self.state.lock() {
+                        state.turn = state.turn.wrapping_add(1);
+                        state.last = None;
+                    }
+                }
                 Ok(blocks) => {
                     if let Ok(mut state) = self.state.lock() {
                         state.last = Some(url);
@@ -308,8 +322,8 @@ impl BlockSource for HttpSource {
     }
 }
 
-async fn blocks(http: &reqwest::Client, url: &str, height: u64) -> anyhow::Result<Vec<Followed>> {
-    let blocks = raw_blocks(http, url, height).await?.into_iter();
+async fn blocks(http: &reqwest::Client, url: &str, height: u64, timeout: Duration) -> anyhow::Result<Vec<Followed>> {
+    let blocks = raw_blocks(http, url, height, timeout).await?.into_iter();
     blocks.map(|(block, checkpoint)| followed(&block, checkpoint)).collect()
 }
 
@@ -332,8 +346,9 @@ pub(crate) async fn raw_blocks(
     http: &reqwest::Client,
     url: &str,
     height: u64,
+    timeout: Duration,
 ) -> anyhow::Result<Vec<(Vec<u8>, String)>> {
-    let request = http.get(format!("{url}/peer/v1/blocks/{height}")).timeout(BLOCKS_TIMEOUT);
+    let request = http.get(format!("{url}/peer/v1/blocks/{height}")).timeout(timeout);
     let answer = request.send().await?.error_for_status()?;
     let body = bounded(answer, BLOCKS_BYTES_MAX).await?;
     let mut reader = Reader::new(&body);
