@@ -147,6 +147,14 @@ impl PeerSection {
     }
 }
 
+/// Gives what is finished its name; when this returns, it has it also after a loss of power.
+pub(crate) fn name_durably(unfinished: &Path, path: &Path) -> anyhow::Result<()> {
+    fs::rename(unfinished, path).with_context(|| format!("name {}", path.display()))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = fs::File::open(parent).and_then(|folder| folder.sync_all());
+    synced.with_context(|| format!("sync {}", parent.display()))
+}
+
 /// Makes a folder that only its owner enters.
 pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;

@@ -9,13 +9,7 @@ pub(crate) mod propose;
 pub(crate) mod routes;
 mod snapshot;
 
-use std::{
-    fs,
-    io::Write as _,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use chopmark_node::{
@@ -35,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cli::{NetworkCommand, NetworkEvidenceArgs, NetworkInitArgs, NetworkStatusArgs},
-    member::{MemberFolder, NodeFile, NodeSection, PeerSection, private_folder},
+    member::{MemberFolder, NodeFile, NodeSection, PeerSection, name_durably, private_folder},
     output::{Out, Usage, plain, shown},
     secrets, system,
 };
@@ -147,9 +141,7 @@ fn init(args: &NetworkInitArgs, out: &mut Out) -> anyhow::Result<()> {
         let guard = unfinished.join(format!("{}.guard", member.domain));
         chopmark_node::init(&folder.node(), &guard, &genesis)?;
     }
-    fs::rename(&unfinished, &args.folder).context("name the network's folder")?;
-    let parent = args.folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(parent).and_then(|folder| folder.sync_all()).context("sync the folder above")?;
+    name_durably(&unfinished, &args.folder)?;
     writeln!(out, "network {} ({}), chain {}", genesis.origin, genesis.network.as_str(), genesis.chain_id())?;
     let count = members.len();
     writeln!(out, "{count} members, {} make a quorum, {} may fail", genesis.members.quorum(), faults_tolerated(count))?;
@@ -261,7 +253,9 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
         size: own.as_ref().ok().and_then(|status| status.size),
         last_cosignature: last(&file.node.domain),
     });
-    for (domain, read_url) in own.as_ref().map_or_else(|_| known_by_file(&file), |status| status.urls.clone()) {
+    for (domain, read_url) in
+        own.as_ref().map_or_else(|_| peering::known_urls(&file, Vec::new()), |status| status.urls.clone())
+    {
         let seen = public_network(&http, &read_url).await;
         if let Err(error) = &seen {
             warnings.push(format!("{domain} does not answer: {error:#}"));
@@ -296,10 +290,6 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
     }
     out.flush()?;
     Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-fn known_by_file(file: &NodeFile) -> Vec<(String, String)> {
-    file.peers.iter().map(|peer| (peer.domain.clone(), peer.read_url.clone())).collect()
 }
 
 async fn own_status(http: &reqwest::Client, file: &NodeFile) -> anyhow::Result<NodeStatus> {

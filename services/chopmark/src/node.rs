@@ -1,6 +1,6 @@
 //! `chopmark node`: one member's node, with its read interface and the internal one.
 
-use std::{collections::BTreeMap, net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpResponse, HttpServer,
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::NodeArgs,
-    member::{MemberFolder, NodeFile},
+    member::{MemberFolder, NodeFile, PeerSection},
     network::{
         NodeStatus,
         board::Board,
@@ -54,18 +54,18 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let genesis = read_genesis(&folder)?;
     let board = Arc::new(Board::open(&folder.0, genesis.chain_id())?);
     let mut known: Vec<String> =
-        known_urls(&file, board.notices().await.cards).into_iter().map(|(_, url)| url).collect();
+        peering::known_urls(&file, board.notices().await.cards).into_iter().map(|(_, url)| url).collect();
     known.extend(file.node.sources.iter().cloned());
     let urls: Urls = Arc::new(std::sync::Mutex::new(known));
-    let known: Arc<dyn PeerTiles> = Arc::new(KnownPeers::new(Arc::clone(&urls))?);
-    let (http, peers) = (peering::http()?, watch::Sender::new(Vec::new()));
+    let http = peering::http()?;
+    let known: Arc<dyn PeerTiles> = Arc::new(KnownPeers::new(http.clone(), Arc::clone(&urls)));
+    let peers = watch::Sender::new(file.peers.iter().map(PeerSection::peer).collect());
     let source = HttpSource {
         runtime: Handle::current(),
         http: http.clone(),
         urls: Arc::clone(&urls),
         state: std::sync::Mutex::default(),
     };
-    peers.send_replace(file.peers.iter().map(crate::member::PeerSection::peer).collect());
     let config = NodeConfig {
         data: folder.node(),
         guard,
@@ -150,20 +150,12 @@ async fn governance(internal: Data<Internal>) -> HttpResponse {
     match internal.node.governance() {
         Ok(governance) => {
             let notices = internal.peering.board.notices().await;
-            let urls = known_urls(&internal.file, notices.cards);
+            let urls = peering::known_urls(&internal.file, notices.cards);
             let (chain, proposals) = (internal.node.chain(), notices.proposals);
             HttpResponse::Ok().json(GovernanceView { chain, governance, proposals, urls, v: 1 })
         }
         Err(error) => HttpResponse::InternalServerError().json(serde_json::json!({ "title": error.to_string() })),
     }
-}
-
-/// Where the other nodes serve readers: by configuration, else by card.
-fn known_urls(file: &NodeFile, cards: Vec<PeerCard>) -> Vec<(String, String)> {
-    let mut urls: BTreeMap<String, String> = cards.into_iter().map(|card| (card.domain, card.read_url)).collect();
-    urls.extend(file.peers.iter().map(|peer| (peer.domain.clone(), peer.read_url.clone())));
-    urls.remove(&file.node.domain);
-    urls.into_iter().collect()
 }
 
 /// Keeps a proposal with its approvals, and shows it to the others.
@@ -226,7 +218,7 @@ fn status_of(internal: &Internal, cards: Vec<PeerCard>) -> anyhow::Result<NodeSt
     let node = &internal.node;
     let members = node.members()?;
     let in_force = |domain: &String| members.iter().any(|member| member.domain == *domain);
-    let urls = known_urls(&internal.file, cards).into_iter().filter(|(domain, _)| in_force(domain)).collect();
+    let urls = peering::known_urls(&internal.file, cards).into_iter().filter(|(domain, _)| in_force(domain)).collect();
     let published = node.published().ok();
     let note = published.as_ref().and_then(|published| Note::parse(&published.note).ok());
     let cosigned = |note: &Note| {

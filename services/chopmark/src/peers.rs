@@ -5,15 +5,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use chopmark_node::PeerTiles;
 use ledger_core::{entry::ENTRY_BYTES_MAX, tile::TilePath};
-use reqwest::{StatusCode, redirect::Policy};
+use reqwest::StatusCode;
 use tokio::runtime::Handle;
 
 use crate::network::peering::{Urls, bounded};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A full bundle of the longest entries, 4 MiB, over 4 Mbit/s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A full bundle of the longest entries, each behind two bytes of length.
@@ -29,21 +27,12 @@ pub(crate) struct KnownPeers {
 
 impl KnownPeers {
     /// Made on a runtime, used beside it: the caller blocks while that runtime drives the connection.
-    pub(crate) fn new(urls: Urls) -> anyhow::Result<Self> {
-        // Fails only where a provider is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("chopmark/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(ANSWER_TIMEOUT)
-            .redirect(Policy::none())
-            .no_proxy();
-        let http = builder.build().context("make a client for peers")?;
-        Ok(Self { http, runtime: Handle::current(), urls, turn: AtomicUsize::default() })
+    pub(crate) fn new(http: reqwest::Client, urls: Urls) -> Self {
+        Self { http, runtime: Handle::current(), urls, turn: AtomicUsize::default() }
     }
 
     async fn fetch(&self, url: &str, path: &TilePath) -> anyhow::Result<Vec<u8>> {
-        let response = self.http.get(format!("{url}/log/{}", path.path())).send().await?;
+        let response = self.http.get(format!("{url}/log/{}", path.path())).timeout(ANSWER_TIMEOUT).send().await?;
         anyhow::ensure!(response.status() == StatusCode::OK, "{url} answers HTTP {}", response.status());
         bounded(response, ANSWER_BYTES_MAX).await
     }
@@ -73,6 +62,7 @@ mod tests {
     use ledger_core::tile::TileKind;
 
     use super::*;
+    use crate::network::peering;
 
     /// Answers each connection with one of these, in turn.
     fn serve(answers: Vec<Vec<u8>>) -> String {
@@ -102,7 +92,7 @@ mod tests {
             b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\nconnection: close\r\n\r\ntorn".to_vec(),
             long,
         ]);
-        let peer = KnownPeers::new(Arc::new(Mutex::new(vec![read_url]))).unwrap();
+        let peer = KnownPeers::new(peering::http().unwrap(), Arc::new(Mutex::new(vec![read_url])));
         let path = TilePath { kind: TileKind::Entries, index: 1234, width: 256 };
         let answers = tokio::task::spawn_blocking(move || [(); 5].map(|()| peer.tile(&path))).await.unwrap();
         assert_eq!(answers[0].as_deref(), Ok(&b"bytes"[..]));

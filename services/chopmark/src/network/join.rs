@@ -2,13 +2,7 @@
 //! It believes nobody but the chain id: the genesis has to hash to it, and everything after the
 //! genesis is checked by following.
 
-use std::{
-    fs,
-    io::Write as _,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail, ensure};
 use chopmark_node::keys;
@@ -20,7 +14,7 @@ use super::{
 };
 use crate::{
     cli::{NetworkJoinArgs, guard_beside},
-    member::{MemberFolder, NodeFile, NodeSection, private_folder},
+    member::{MemberFolder, NodeFile, NodeSection, name_durably, private_folder},
     output::{Out, Usage, plain, shown},
     secrets, system,
 };
@@ -76,9 +70,7 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
         secrets::write(&unfinished.invitation(), &text)?;
     }
     chopmark_node::init(&unfinished.node(), &guard, &genesis)?;
-    fs::rename(&unfinished.0, &args.folder).context("name the folder")?;
-    let parent = args.folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(parent).and_then(|folder| folder.sync_all()).context("sync the folder above")?;
+    name_durably(&unfinished.0, &args.folder)?;
     let folder = shown(&args.folder);
     writeln!(out, "{} of {} in {folder}", if args.observer { "observer" } else { "new member" }, genesis.origin)?;
     writeln!(out, "Run it:  chopmark node --data {folder}")?;

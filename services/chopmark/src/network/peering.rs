@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     board::{Board, Notices},
+    card::PeerCard,
     join::own_card,
 };
 use crate::{member::NodeFile, system};
@@ -90,6 +91,29 @@ pub(crate) struct OwnCard {
     /// Folder of the keys, with the governance key unless it is kept elsewhere.
     pub(crate) keys: PathBuf,
     pub(crate) file: NodeFile,
+}
+
+/// The other nodes with their read URLs, by domain. Of two cards of a member the later in the order counts.
+fn known_nodes(file: &NodeFile, cards: impl IntoIterator<Item = PeerCard>) -> BTreeMap<String, (Peer, String)> {
+    let mut known = BTreeMap::new();
+    for card in cards {
+        let peer = Peer { domain: card.domain.clone(), address: card.address, network_key: card.network_key };
+        known.insert(card.domain, (peer, card.read_url));
+    }
+    for peer in &file.peers {
+        // What the operator says of the way to a node counts, unless it is another node by now.
+        if known.get(&peer.domain).is_some_and(|(shown, _)| shown.network_key != peer.network_key) {
+            continue;
+        }
+        known.insert(peer.domain.clone(), (peer.peer(), peer.read_url.clone()));
+    }
+    known.remove(&file.node.domain);
+    known
+}
+
+/// Domains and read URLs of the other nodes.
+pub(crate) fn known_urls(file: &NodeFile, cards: Vec<PeerCard>) -> Vec<(String, String)> {
+    known_nodes(file, cards).into_iter().map(|(domain, (_, url))| (domain, url)).collect()
 }
 
 /// Members that count now, have counted until the last change, or are about to.
@@ -216,19 +240,7 @@ impl Peering {
     async fn meet(&self) -> anyhow::Result<()> {
         let Notices { cards, proposals, .. } = self.board.notices().await;
         let proposed = proposals.into_iter().filter_map(|proposal| proposal.card);
-        let mut known: BTreeMap<String, (Peer, String)> = BTreeMap::new();
-        for card in proposed.chain(cards) {
-            let peer = Peer { domain: card.domain.clone(), address: card.address, network_key: card.network_key };
-            known.insert(card.domain, (peer, card.read_url));
-        }
-        for peer in &self.own.file.peers {
-            // What the operator says of the way to a node counts, unless it is another node by now.
-            if known.get(&peer.domain).is_some_and(|(shown, _)| shown.network_key != peer.network_key) {
-                continue;
-            }
-            known.insert(peer.domain.clone(), (peer.peer(), peer.read_url.clone()));
-        }
-        known.remove(&self.own.file.node.domain);
+        let known = known_nodes(&self.own.file, proposed.chain(cards));
         let members: BTreeSet<String> = known_members(&self.node)?.into_iter().map(|member| member.domain).collect();
         let peers: Vec<Peer> =
             known.values().filter(|(peer, _)| members.contains(&peer.domain)).map(|(peer, _)| peer.clone()).collect();

@@ -7,7 +7,7 @@
 //! are big-endian, lengths u32.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader, BufWriter, Read, Write},
     path::Path,
     process::ExitCode,
@@ -21,7 +21,7 @@ use ledger_core::genesis::Genesis;
 use super::peering;
 use crate::{
     cli::{NetworkRestoreArgs, NetworkSnapshotArgs},
-    member::MemberFolder,
+    member::{MemberFolder, name_durably},
     output::{Out, plain, shown},
 };
 
@@ -74,7 +74,7 @@ pub(crate) async fn snapshot(args: &NetworkSnapshotArgs, out: &mut Out) -> anyho
     file.write_all(&height.to_be_bytes())?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
-    fs::rename(&unfinished, &args.file).context("name the snapshot")?;
+    name_durably(Path::new(&unfinished), &args.file)?;
     writeln!(out, "{height} blocks of {} in {}, chain {}", genesis.origin, shown(&args.file), genesis.chain_id())?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
