@@ -79,6 +79,10 @@ const PROPOSALS_OF_ROUND_MAX: usize = 2;
 const EARLY_MAX: usize = 16;
 /// The engine's write-ahead log in its folder.
 const WAL: &str = "consensus.wal";
+/// How it begins, before its height.
+const WAL_VERSION: [u8; 4] = [0, 0, 0, 1];
+/// Version and height.
+const WAL_HEADER_BYTES: usize = 12;
 /// How long the engine has to end before its runtime is dropped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -229,6 +233,7 @@ impl Consensus for Malachite {
         let local = runtime::Builder::new_current_thread().enable_time().build();
         let local = local?;
         loop {
+            self.check_wal()?;
             let engine =
                 runtime::Builder::new_multi_thread().worker_threads(2).thread_name("consensus").enable_all().build()?;
             let votes = application.may_vote();
@@ -258,6 +263,24 @@ impl Malachite {
         while wal.try_lock().is_err() && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The engine says of a damaged header neither which file nor what to do.
+    fn check_wal(&self) -> Result<(), Failure> {
+        let path = self.wal.join(WAL);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(engine(format!("read {}: {error}", path.display()))),
+        };
+        if bytes.is_empty() || (bytes.starts_with(&WAL_VERSION) && bytes.len() >= WAL_HEADER_BYTES) {
+            return Ok(());
+        }
+        Err(engine(format!(
+            "{} is damaged: its first bytes are not those of a write-ahead log. Move it away and start again: the guard \
+             knows what this node has signed",
+            path.display()
+        )))
     }
 
     async fn start(
