@@ -13,7 +13,8 @@ use std::{
 
 use anyhow::{Context as _, anyhow, ensure};
 use chopmark_consensus::{
-    Application, Consensus as _, Failure, Heard, Judged, Malachite, NetworkConfig, Peer, Proposal, Slot, VoteSigner,
+    Application, Consensus as _, Failure, Heard, Judged, Malachite, NetworkConfig, Peer, Proposal, SignedVote, Slot,
+    VoteSigner,
     byzantine::{ForgedContent, ForgedPart, Misbehaviour},
     proposer,
 };
@@ -319,13 +320,20 @@ impl VoteSigner for LiarSigner {
         Hash32(self.key.verifying_key().to_bytes())
     }
 
-    fn vote(&self, kind: VoteType, height: u64, round: u32, value: Option<Hash32>) -> Result<[u8; 64], Failure> {
+    fn vote(
+        &self,
+        kind: VoteType,
+        height: u64,
+        round: u32,
+        value: Option<Hash32>,
+        _: Option<u32>,
+    ) -> Result<SignedVote, Failure> {
         if self.orders.current() == Lie::UnsignedVotes {
             self.orders.sent.fetch_add(1, Ordering::Relaxed);
-            return Ok([7; 64]);
+            return Ok(SignedVote { value, signature: [7; 64] });
         }
         let message = vote_message(&self.chain, kind, height, round, value.as_ref(), &address(&self.public()));
-        Ok(self.key.sign(&message).to_bytes())
+        Ok(SignedVote { value, signature: self.key.sign(&message).to_bytes() })
     }
 
     fn proposal(&self, height: u64, round: u32, valid_round: Option<u32>, value: Hash32) -> Result<[u8; 64], Failure> {

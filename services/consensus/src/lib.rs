@@ -126,6 +126,15 @@ pub struct Judged {
     pub valid: bool,
 }
 
+/// What was signed in answer to the wish for a vote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignedVote {
+    /// What the vote is for; `None` is nil.
+    pub value: Option<Hash32>,
+    /// Over that vote.
+    pub signature: [u8; 64],
+}
+
 /// Signs proposals and votes: what it signs is remembered durably first, and what would contradict
 /// something signed before is refused.
 pub trait VoteSigner: Send + Sync {
@@ -135,8 +144,17 @@ pub trait VoteSigner: Send + Sync {
     /// Public key of this validator.
     fn public(&self) -> Hash32;
 
-    /// Signs a vote; `None` is nil.
-    fn vote(&self, kind: VoteType, height: u64, round: u32, value: Option<Hash32>) -> Result<[u8; 64], Failure>;
+    /// Signs a vote; `None` is nil. For a prevote, `valid_round` is the earlier round whose quorum of
+    /// prevotes the proposal calls upon. What was promised before binds an engine that has lost its
+    /// memory: the vote that is signed may be another one than the one asked for.
+    fn vote(
+        &self,
+        kind: VoteType,
+        height: u64,
+        round: u32,
+        value: Option<Hash32>,
+        valid_round: Option<u32>,
+    ) -> Result<SignedVote, Failure>;
 
     /// Signs a proposal.
     fn proposal(&self, height: u64, round: u32, valid_round: Option<u32>, value: Hash32) -> Result<[u8; 64], Failure>;
@@ -174,6 +192,12 @@ pub trait Application {
     /// Whether this node may vote at the next height: it is a validator there, and its guard
     /// remembers nothing beyond its data. Otherwise it follows.
     fn may_vote(&self) -> bool;
+
+    /// Whether the engine's log of the next height must not be replayed: this node has signed there
+    /// something else than the engine asked for, and replay would ask for it again.
+    fn log_is_void(&self) -> bool {
+        false
+    }
 
     /// Whether there is something to decide on now. If not, the next height waits.
     fn wants_block(&self) -> bool;

@@ -12,6 +12,7 @@ mod streams;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    io::Read as _,
     net::SocketAddr,
     path::PathBuf,
     pin::pin,
@@ -55,7 +56,7 @@ use tokio::{
 
 use self::{
     codec::{PART_BYTES, Wire},
-    context::{Address, Checker, Engine, GuardedSigner, Height, Part, Signature, Validators, Value},
+    context::{Address, Checker, Engine, GuardedSigner, Height, Part, Signature, ValidRounds, Validators, Value},
     streams::Streams,
 };
 use crate::{
@@ -82,7 +83,9 @@ const WAL: &str = "consensus.wal";
 /// How it begins, before its height.
 const WAL_VERSION: [u8; 4] = [0, 0, 0, 1];
 /// Version and height.
-const WAL_HEADER_BYTES: usize = 12;
+const WAL_HEADER_BYTES: u64 = 12;
+/// Where one goes that cannot be replayed: the last of them, for whoever wants to know why.
+const WAL_ASIDE: &str = "consensus.wal.aside";
 /// How long the engine has to end before its runtime is dropped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -233,11 +236,11 @@ impl Consensus for Malachite {
         let local = runtime::Builder::new_current_thread().enable_time().build();
         let local = local?;
         loop {
-            self.check_wal()?;
             let engine =
                 runtime::Builder::new_multi_thread().worker_threads(2).thread_name("consensus").enable_all().build()?;
             let votes = application.may_vote();
             self.wait_for_wal();
+            self.set_aside_wal(application.log_is_void())?;
             let peers = self.network.peers.now();
             let (channels, handle) = engine.block_on(self.start(application, votes, &peers))?;
             let stopper = handle.actor.clone();
@@ -265,22 +268,26 @@ impl Malachite {
         }
     }
 
-    /// The engine says of a damaged header neither which file nor what to do.
-    fn check_wal(&self) -> Result<(), Failure> {
+    /// Moves a log away that the engine would not start with: where the header is damaged, or where
+    /// replay would come to another vote than the one that was signed. What this node has promised is
+    /// in its guard, so that nothing is lost but what it had heard of one height.
+    fn set_aside_wal(&self, is_void: bool) -> Result<(), Failure> {
         let path = self.wal.join(WAL);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
+        let failed = |error: std::io::Error| engine(format!("{}: {error}", path.display()));
+        let mut header = Vec::new();
+        match std::fs::File::open(&path) {
+            Ok(file) => file.take(WAL_HEADER_BYTES).read_to_end(&mut header).map_err(failed)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(engine(format!("read {}: {error}", path.display()))),
+            Err(error) => return Err(failed(error)),
         };
-        if bytes.is_empty() || (bytes.starts_with(&WAL_VERSION) && bytes.len() >= WAL_HEADER_BYTES) {
+        let is_sound = header.is_empty() || header.len() as u64 == WAL_HEADER_BYTES && header.starts_with(&WAL_VERSION);
+        if is_sound && !is_void {
             return Ok(());
         }
-        Err(engine(format!(
-            "{} is damaged: its first bytes are not those of a write-ahead log. Move it away and start again: the guard \
-             knows what this node has signed",
-            path.display()
-        )))
+        let aside = self.wal.join(WAL_ASIDE);
+        tracing::warn!(wal = %path.display(), aside = %aside.display(), is_sound, "the engine's log is set aside");
+        std::fs::rename(&path, &aside).map_err(failed)?;
+        std::fs::File::open(&self.wal).and_then(|folder| folder.sync_all()).map_err(failed)
     }
 
     async fn start(
@@ -294,7 +301,8 @@ impl Malachite {
         let address = Address(address(&signer.public()));
         let (key, chain) = (signer.public(), signer.chain());
         let keypair = Keypair::ed25519_from_bytes(self.key.to_bytes()).map_err(|error| failed(&error))?;
-        let signer = GuardedSigner(signer);
+        let valid_rounds = ValidRounds::default();
+        let signer = GuardedSigner { signer, valid_rounds: valid_rounds.clone() };
         #[cfg(feature = "byzantine")]
         let liar = signer.clone();
         let peer = keypair.public().to_peer_id().to_bytes();
@@ -306,7 +314,7 @@ impl Malachite {
         let identity = NetworkIdentity::new_validator(settings.moniker.clone(), keypair, address.to_string(), proof);
         std::fs::create_dir_all(&self.wal)
             .map_err(|error| engine(format!("create {}: {error}", self.wal.display())))?;
-        let checker = Box::new(Checker { chain });
+        let checker = Box::new(Checker { chain, valid_rounds });
         let consensus = if votes {
             ConsensusContext::new_validator(address, checker, Box::new(signer))
         } else {

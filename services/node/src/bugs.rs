@@ -29,6 +29,8 @@ bugs! {
     GuardAllowsEarlierVote,
     /// The guard lets a second value pass at one step.
     GuardAllowsOtherValue,
+    /// The guard forgets what this node is locked on.
+    GuardForgetsLock,
     /// Votes for nil are signed past the guard.
     SignsNilUnremembered,
     /// Proposals are signed past the guard.

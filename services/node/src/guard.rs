@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-use chopmark_consensus::{Failure, VoteSigner};
+use chopmark_consensus::{Failure, SignedVote, VoteSigner};
 use ed25519_dalek::Signer as _;
 use ledger_core::{
     Hash32, SigningKey,
@@ -35,11 +35,11 @@ use crate::{
     disk::{self, Extent},
 };
 
-const MAGIC: &[u8; 8] = b"CMGUARD3";
+const MAGIC: &[u8; 8] = b"CMGUARD4";
 /// The largest sector of today's disks: a torn one takes one slot with it.
 const SLOT_BYTES: usize = 4096;
-/// Magic, running number, chain, size, root, time, height, round, three votes, decided.
-const BODY_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4 + 3 * 33 + 8;
+/// Magic, running number, chain, size, root, time, height, round, three votes, decided, lock, void.
+const BODY_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4 + 3 * 33 + 8 + (1 + 4 + 32) + 8;
 
 /// What a validator signs in a round, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,12 @@ pub struct Promise {
     /// Height of the last block that anybody was told of; 0 before the first. Data that end below
     /// it are an older copy.
     pub decided: u64,
+    /// Round and value of the last precommit for a value at [`height`](Self::height): this node is
+    /// locked there, whatever its engine remembers.
+    pub lock: Option<(u32, Hash32)>,
+    /// The last height at which another vote was signed than the engine asked for; 0 before the first.
+    /// The engine's log of that height is void: replaying it leads to the vote that was not signed.
+    pub void: u64,
 }
 
 /// An open guard.
@@ -84,6 +90,21 @@ pub struct Guard {
     file: File,
     sequence: u64,
     promise: Promise,
+}
+
+/// A proposal or vote that the engine wants signed; `None` is nil.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// Height.
+    pub height: u64,
+    /// Round.
+    pub round: u32,
+    /// Step.
+    pub step: Step,
+    /// For what.
+    pub value: Option<Hash32>,
+    /// Of a prevote: the earlier round whose quorum of prevotes the proposal calls upon.
+    pub valid_round: Option<u32>,
 }
 
 /// Why a signature or a vote is refused.
@@ -97,7 +118,7 @@ pub enum Refusal {
     EarlierTime,
     /// A vote below the last height or round.
     EarlierVote,
-    /// A vote for another value in the same round.
+    /// Another proposal in the same round.
     OtherValue,
 }
 
@@ -114,6 +135,8 @@ impl Promise {
             round: 0,
             votes: [None; 3],
             decided: 0,
+            lock: None,
+            void: 0,
         }
     }
 
@@ -138,9 +161,13 @@ impl Promise {
         Ok(())
     }
 
-    /// The promise after signing `value` at a step, if that is allowed: never below the last height
-    /// and round, never two values at one step.
-    fn with_vote(&self, height: u64, round: u32, step: Step, value: Option<Hash32>) -> Result<Self, Refusal> {
+    /// The promise after signing at a step, and what is signed: never below the last height and round,
+    /// and never two things at one step. An engine that lost power between this file and its own log
+    /// asks again: a vote that was promised stays what it was, and a lock holds (arXiv:1807.04938,
+    /// lines 22 to 33: only a proposal that calls upon the prevotes of the lock's round, or a later
+    /// one, frees from it), so that this node's vote never depends on what the engine remembers.
+    fn with_vote(&self, wish: Wish) -> Result<(Self, Option<Hash32>), Refusal> {
+        let Wish { height, round, step, value, valid_round } = wish;
         let mut next = *self;
         match (height, round).cmp(&(self.height, self.round)) {
             std::cmp::Ordering::Less if !has(Bug::GuardAllowsEarlierVote) => return Err(Refusal::EarlierVote),
@@ -149,9 +176,32 @@ impl Promise {
             }
             std::cmp::Ordering::Equal => {}
         }
-        match next.votes[step as usize].replace(value) {
-            Some(signed) if signed != value && !has(Bug::GuardAllowsOtherValue) => Err(Refusal::OtherValue),
-            _ => Ok(next),
+        if height != self.height || has(Bug::GuardForgetsLock) {
+            next.lock = None;
+        }
+        let signed = match next.votes[step as usize] {
+            Some(promised) if promised == value || has(Bug::GuardAllowsOtherValue) => value,
+            Some(_) if step == Step::Proposal => return Err(Refusal::OtherValue),
+            Some(promised) => promised,
+            None if step == Step::Prevote && next.is_locked_out(value, valid_round) => None,
+            None => value,
+        };
+        next.votes[step as usize] = Some(signed);
+        if step == Step::Precommit
+            && let Some(value) = signed
+        {
+            next.lock = Some((round, value));
+        }
+        if signed != value {
+            next.void = height;
+        }
+        Ok((next, signed))
+    }
+
+    fn is_locked_out(&self, value: Option<Hash32>, valid_round: Option<u32>) -> bool {
+        match (self.lock, value) {
+            (Some((round, locked)), Some(value)) => locked != value && valid_round.is_none_or(|valid| valid < round),
+            _ => false,
         }
     }
 
@@ -164,6 +214,8 @@ impl Promise {
             writer.u8(tag).fixed(&vote.flatten().unwrap_or(Hash32::ZERO).0);
         }
         writer.u64(self.decided);
+        let (round, value) = self.lock.unwrap_or((0, Hash32::ZERO));
+        writer.u8(u8::from(self.lock.is_some())).u32(round).fixed(&value.0).u64(self.void);
         debug_assert_eq!(writer.as_slice().len(), BODY_BYTES);
         let crc = crc32c::crc32c(writer.as_slice());
         writer.u32(crc);
@@ -191,6 +243,12 @@ impl Promise {
             round: reader.u32()?,
             votes: [decode_vote(&mut reader)?, decode_vote(&mut reader)?, decode_vote(&mut reader)?],
             decided: reader.u64()?,
+            lock: match (reader.u8()?, reader.u32()?, Hash32(reader.array()?)) {
+                (0, _, _) => None,
+                (1, round, value) => Some((round, value)),
+                _ => return Err(DecodeError::Range("lock")),
+            },
+            void: reader.u64()?,
         };
         reader.end()?;
         Ok((sequence, promise))
@@ -318,16 +376,19 @@ impl Guard {
         self.store(Promise { decided: height, ..self.promise })
     }
 
-    /// Remembers a proposal or vote that is about to be signed (`None`: nil). What was signed before
-    /// may be signed again.
-    pub fn vote(&mut self, height: u64, round: u32, step: Step, value: Option<Hash32>) -> Result<(), NodeError> {
-        let next = self.promise.with_vote(height, round, step, value).map_err(|refusal| {
+    /// Remembers a proposal or vote that is about to be signed, and returns what is to be signed: what
+    /// was signed at that step before, and nil where a lock forbids the value.
+    pub fn vote(&mut self, wish: Wish) -> Result<Option<Hash32>, NodeError> {
+        let (next, signed) = self.promise.with_vote(wish).map_err(|refusal| {
+            let Wish { height, round, step, .. } = wish;
             self.refuse(&format!("refuses to sign a {step:?} at height {height} round {round}: {refusal:?}"))
         })?;
         if has(Bug::GuardForgetsCheckpoint) {
-            return self.store(Promise { size: TreeSize(0), root: Hash32::ZERO, ..next });
+            self.store(Promise { size: TreeSize(0), root: Hash32::ZERO, ..next })?;
+        } else if next != self.promise {
+            self.store(next)?;
         }
-        if next == self.promise { Ok(()) } else { self.store(next) }
+        Ok(signed)
     }
 
     fn store(&mut self, promise: Promise) -> Result<(), NodeError> {
@@ -372,10 +433,16 @@ pub(crate) struct GuardedSigner {
 }
 
 impl GuardedSigner {
-    fn remember(&self, height: u64, round: u32, step: Step, value: Option<Hash32>) -> Result<(), NodeError> {
-        let remembered = self.guard.lock().vote(height, round, step, value);
-        if let Err(NodeError::Guard { .. }) = &remembered {
-            self.silent_up_to.fetch_max(height, Ordering::Relaxed);
+    fn remember(&self, wish: Wish) -> Result<Option<Hash32>, NodeError> {
+        let remembered = self.guard.lock().vote(wish);
+        match &remembered {
+            Err(NodeError::Guard { .. }) => {
+                self.silent_up_to.fetch_max(wish.height, Ordering::Relaxed);
+            }
+            Ok(signed) if *signed != wish.value => {
+                tracing::warn!(?wish, ?signed, "the engine has forgotten what was signed: the promise holds");
+            }
+            _ => {}
         }
         remembered
     }
@@ -390,22 +457,31 @@ impl VoteSigner for GuardedSigner {
         Hash32(self.key.verifying_key().to_bytes())
     }
 
-    fn vote(&self, kind: VoteType, height: u64, round: u32, value: Option<Hash32>) -> Result<[u8; 64], Failure> {
+    fn vote(
+        &self,
+        kind: VoteType,
+        height: u64,
+        round: u32,
+        value: Option<Hash32>,
+        valid_round: Option<u32>,
+    ) -> Result<SignedVote, Failure> {
         let step = match kind {
             VoteType::Prevote => Step::Prevote,
             VoteType::Precommit => Step::Precommit,
         };
-        if !(has(Bug::SignsNilUnremembered) && value.is_none()) {
-            self.remember(height, round, step, value)?;
-        }
+        let value = if has(Bug::SignsNilUnremembered) && value.is_none() {
+            value
+        } else {
+            self.remember(Wish { height, round, step, value, valid_round })?
+        };
         // Durable before this line: the promise.
         let message = vote_message(&self.chain, kind, height, round, value.as_ref(), &address(&self.public()));
-        Ok(self.key.sign(&message).to_bytes())
+        Ok(SignedVote { value, signature: self.key.sign(&message).to_bytes() })
     }
 
     fn proposal(&self, height: u64, round: u32, valid_round: Option<u32>, value: Hash32) -> Result<[u8; 64], Failure> {
         if !has(Bug::SignsProposalUnremembered) {
-            self.remember(height, round, Step::Proposal, Some(value))?;
+            self.remember(Wish { height, round, step: Step::Proposal, value: Some(value), valid_round: None })?;
         }
         let address = address(&self.public());
         let message = proposal_message(&self.chain, height, round, valid_round, &value, &address);
@@ -414,5 +490,88 @@ impl VoteSigner for GuardedSigner {
 
     fn network_proof(&self, message: &[u8]) -> [u8; 64] {
         self.key.sign(message).to_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Hash32 = Hash32([1; 32]);
+    const B: Hash32 = Hash32([2; 32]);
+
+    fn wish(round: u32, step: Step, value: Option<Hash32>) -> Wish {
+        Wish { height: 7, round, step, value, valid_round: None }
+    }
+
+    /// Signs one after the other; what was signed last.
+    fn after(wishes: &[Wish]) -> (Promise, Result<Option<Hash32>, Refusal>) {
+        let mut promise = Promise::none(Hash32::ZERO);
+        let mut signed = Ok(None);
+        for wish in wishes {
+            signed = promise.with_vote(*wish).map(|(next, signed)| {
+                promise = next;
+                signed
+            });
+        }
+        (promise, signed)
+    }
+
+    #[test]
+    fn a_vote_that_was_promised_is_signed_again_whatever_is_asked_for() {
+        for step in [Step::Prevote, Step::Precommit] {
+            for (first, second) in [(Some(A), None), (None, Some(A)), (Some(A), Some(B))] {
+                let (promise, signed) = after(&[wish(0, step, first), wish(0, step, second)]);
+                assert_eq!(signed, Ok(first));
+                assert_eq!(promise.void, 7, "the log of that height leads elsewhere");
+            }
+            let (promise, signed) = after(&[wish(0, step, Some(A)), wish(0, step, Some(A))]);
+            assert_eq!((signed, promise.void), (Ok(Some(A)), 0));
+        }
+    }
+
+    #[test]
+    fn a_second_proposal_and_what_is_over_are_refused() {
+        let proposals = [wish(0, Step::Proposal, Some(A)), wish(0, Step::Proposal, Some(B))];
+        assert_eq!(after(&proposals).1, Err(Refusal::OtherValue));
+        let rounds = [wish(3, Step::Prevote, None), wish(2, Step::Precommit, None)];
+        assert_eq!(after(&rounds).1, Err(Refusal::EarlierVote));
+    }
+
+    #[test]
+    fn a_lock_holds_until_a_polka_of_its_round_or_a_later_one() {
+        let locked =
+            [wish(1, Step::Prevote, Some(A)), wish(1, Step::Precommit, Some(A)), wish(2, Step::Precommit, None)];
+        let prevote = |value, valid_round| {
+            let wish = Wish { valid_round, ..wish(3, Step::Prevote, value) };
+            after(&[&locked[..], &[wish]].concat())
+        };
+        for (value, valid_round, signed) in [
+            (Some(A), None, Some(A)),
+            (None, None, None),
+            (Some(B), None, None),
+            (Some(B), Some(0), None),
+            (Some(B), Some(1), Some(B)),
+            (Some(B), Some(2), Some(B)),
+        ] {
+            let (promise, found) = prevote(value, valid_round);
+            assert_eq!(found, Ok(signed), "{value:?} {valid_round:?}");
+            assert_eq!(promise.void == 7, signed != value);
+            assert_eq!(promise.lock, Some((1, A)));
+        }
+        // A quorum of prevotes in the round itself frees, and locks anew.
+        let (promise, signed) = after(&[&locked[..], &[wish(3, Step::Precommit, Some(B))]].concat());
+        assert_eq!((signed, promise.lock), (Ok(Some(B)), Some((3, B))));
+        let next = Wish { height: 8, ..wish(0, Step::Prevote, Some(B)) };
+        let (promise, signed) = after(&[&locked[..], &[next]].concat());
+        assert_eq!((signed, promise.lock), (Ok(Some(B)), None), "a lock ends with its height");
+    }
+
+    #[test]
+    fn a_promise_is_read_back() {
+        let (promise, _) = after(&[wish(1, Step::Precommit, Some(A)), wish(1, Step::Precommit, None)]);
+        assert_eq!(Promise::decode(&promise.encode(9)), Ok((9, promise)));
+        assert_eq!(promise.lock, Some((1, A)));
+        assert_eq!(promise.void, 7);
     }
 }

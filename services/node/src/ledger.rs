@@ -50,7 +50,7 @@ use crate::{
     derive::Work,
     derived::index_keys,
     equivocations::EquivocationFile,
-    guard::{Guard, GuardedSigner, Step},
+    guard::{Guard, GuardedSigner},
     handle::{CheckpointRecord, CommittedBlock, Published, Shared},
     keys::NodeKeys,
     pool::Ended,
@@ -352,6 +352,13 @@ impl Ledger {
         self.parent.frontier.size()
     }
 
+    /// What this node is locked on at the next height.
+    fn locked(&self) -> Option<Hash32> {
+        let promise = *self.files.guard.lock().promise();
+        let (_, value) = promise.lock.filter(|_| promise.height == self.height())?;
+        Some(value)
+    }
+
     /// This node's member at the next height.
     fn own_member(&self) -> Option<Member> {
         self.next_members().iter().find(|member| member.domain == self.shared.domain).cloned()
@@ -446,6 +453,10 @@ impl Application for Ledger {
             && self.silent_up_to.load(Ordering::Relaxed) < self.height()
     }
 
+    fn log_is_void(&self) -> bool {
+        self.files.guard.lock().promise().void == self.height()
+    }
+
     fn wants_block(&self) -> bool {
         (!self.shared.pool.is_empty() || self.pending.is_some()) && self.may_vote()
     }
@@ -455,6 +466,12 @@ impl Application for Ledger {
         let kept = self.files.proposals.iter().find(|(_, kept)| own(kept));
         if let Some((value, kept)) = kept.filter(|_| !has(Bug::ProposesTwice)) {
             return Ok((Judged { slot: kept.slot, value: *value, valid: true }, kept.bytes.clone()));
+        }
+        // An engine that has forgotten its lock asks for a new value; others that are locked vote for none.
+        let locked = self.locked().and_then(|value| Some((value, self.files.proposals.get(&value)?)));
+        if let Some((value, kept)) = locked {
+            let slot = Slot { height: self.height(), round, valid_round: None, proposer };
+            return Ok((Judged { slot, value, valid: true }, kept.bytes.clone()));
         }
         let shared = Arc::clone(&self.shared);
         let members = self.next_members();
@@ -499,7 +516,7 @@ impl Application for Ledger {
             return Ok(Some(judged(slot, value, false)));
         }
         let Some(executed) = self.execute(&proposal)? else { return Ok(Some(judged(slot, value, false))) };
-        let locked = self.files.guard.lock().promise().votes[Step::Precommit as usize].flatten();
+        let locked = self.locked();
         self.files.proposals.make_room(KEPT_MAX, locked.as_ref());
         let kept = Kept { slot, bytes: bytes.to_vec(), own: false, executed: Some(executed) };
         self.files.proposals.keep(value, kept)?;

@@ -1,7 +1,11 @@
 //! The engine's types, filled with ours. What is signed is laid out in `ledger_core::vote`; the
 //! layouts here are those of the wire between members and of the engine's write-ahead log.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -347,9 +351,39 @@ pub(super) fn proposal_bytes(chain: &Hash32, proposal: &Proposal) -> Vec<u8> {
     proposal_message(chain, proposal.height.0, round, valid, &value, &proposal.address.0)
 }
 
+/// Height, round and value of a proposal.
+type ProposalKey = (u64, u32, Value);
+
+/// The earlier rounds that the proposals of the height under way call upon, as their proposers have
+/// signed it. Of a proposer that signs two, the lesser one counts: it frees nobody from a lock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ValidRounds(Arc<Mutex<BTreeMap<ProposalKey, Option<u32>>>>);
+
+/// An equivocating proposer signs as many as it likes; what is not known here frees nobody.
+const VALID_ROUNDS_MAX: usize = 1024;
+
+impl ValidRounds {
+    fn insert(&self, proposal: &Proposal) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(height, _, _), _| *height >= proposal.height.0);
+        let key = (proposal.height.0, proposal.round.as_u32().unwrap_or_default(), proposal.value);
+        let valid = proposal.valid_round.as_u32();
+        if known.len() < VALID_ROUNDS_MAX || known.contains_key(&key) {
+            known.entry(key).and_modify(|known| *known = valid.min(*known)).or_insert(valid);
+        }
+    }
+
+    fn of(&self, vote: &Vote) -> Option<u32> {
+        let NilOrVal::Val(value) = vote.value else { return None };
+        let key = (vote.height.0, vote.round.as_u32().unwrap_or_default(), value);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied().flatten()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Checker {
     pub(super) chain: Hash32,
+    pub(super) valid_rounds: ValidRounds,
 }
 
 fn holds(key: &PublicKey, message: &[u8], signature: &Signature) -> VerificationResult {
@@ -375,7 +409,11 @@ impl Verifier<Engine> for Checker {
         signature: &Signature,
         key: &PublicKey,
     ) -> Result<VerificationResult, Error> {
-        Ok(holds(key, &proposal_bytes(&self.chain, proposal), signature))
+        let held = holds(key, &proposal_bytes(&self.chain, proposal), signature);
+        if held.is_valid() {
+            self.valid_rounds.insert(proposal);
+        }
+        Ok(held)
     }
 
     async fn verify_signed_vote_extension(
@@ -396,7 +434,10 @@ impl Verifier<Engine> for Checker {
 
 /// Signs through the guard. What the guard refuses is not signed, and the engine stops.
 #[derive(Clone)]
-pub(super) struct GuardedSigner(pub(super) Arc<dyn VoteSigner>);
+pub(super) struct GuardedSigner {
+    pub(super) signer: Arc<dyn VoteSigner>,
+    pub(super) valid_rounds: ValidRounds,
+}
 
 fn refused(error: &Failure) -> Error {
     tracing::error!(%error, "a vote is refused");
@@ -407,14 +448,17 @@ fn refused(error: &Failure) -> Error {
 impl Signer<Engine> for GuardedSigner {
     async fn sign_vote(&self, vote: Vote) -> Result<SignedMessage<Engine, Vote>, Error> {
         let round = vote.round.as_u32().unwrap_or_default();
-        let signature = self.0.vote(vote_kind(vote.kind), vote.height.0, round, voted(&vote.value));
-        Ok(SignedMessage::new(vote, Signature(signature.map_err(|error| refused(&error))?)))
+        let (value, valid) = (voted(&vote.value), self.valid_rounds.of(&vote));
+        let signed = self.signer.vote(vote_kind(vote.kind), vote.height.0, round, value, valid);
+        let signed = signed.map_err(|error| refused(&error))?;
+        let value = signed.value.map_or(NilOrVal::Nil, |value| NilOrVal::Val(Value(value.0)));
+        Ok(SignedMessage::new(Vote { value, ..vote }, Signature(signed.signature)))
     }
 
     async fn sign_proposal(&self, proposal: Proposal) -> Result<SignedMessage<Engine, Proposal>, Error> {
         let round = proposal.round.as_u32().unwrap_or_default();
         let valid = proposal.valid_round.as_u32();
-        let signature = self.0.proposal(proposal.height.0, round, valid, Hash32(proposal.value.0));
+        let signature = self.signer.proposal(proposal.height.0, round, valid, Hash32(proposal.value.0));
         Ok(SignedMessage::new(proposal, Signature(signature.map_err(|error| refused(&error))?)))
     }
 
@@ -428,6 +472,6 @@ impl Signer<Engine> for GuardedSigner {
 
     async fn sign_validator_proof(&self, key: Vec<u8>, peer: Vec<u8>) -> Result<ValidatorProof<Engine>, Error> {
         let message = ValidatorProof::<Engine>::signing_bytes(&key, &peer);
-        Ok(ValidatorProof::new(key, peer, Signature(self.0.network_proof(&message))))
+        Ok(ValidatorProof::new(key, peer, Signature(self.signer.network_proof(&message))))
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Checker {
 #[derive(Default)]
 struct Signatures {
     steps: BTreeMap<(u64, u32, usize), Option<Hash32>>,
+    /// Height, round and value of the last precommit for a value.
+    lock: Option<(u64, u32, Hash32)>,
     roots: BTreeMap<u64, Hash32>,
     published: BTreeMap<u64, String>,
 }
@@ -178,9 +180,29 @@ impl Checker {
         Ok(())
     }
 
-    pub(crate) fn voted(&mut self, node: usize, vote: &Vote, durable: &Promise) -> Result<(), Fault> {
+    pub(crate) fn voted(
+        &mut self,
+        node: usize,
+        vote: &Vote,
+        valid_round: Option<u32>,
+        durable: &Promise,
+    ) -> Result<(), Fault> {
         let step = if vote.kind == VoteType::Prevote { Step::Prevote } else { Step::Precommit };
-        self.step(node, (vote.height, vote.round, step), vote.value, durable)
+        self.step(node, (vote.height, vote.round, step), vote.value, durable)?;
+        let lock = &mut self.signed[node].lock;
+        match (*lock, vote.value) {
+            (_, Some(value)) if step == Step::Precommit => *lock = Some((vote.height, vote.round, value)),
+            (Some((height, round, locked)), Some(value))
+                if height == vote.height && locked != value && valid_round.is_none_or(|valid| valid < round) =>
+            {
+                return Err(format!(
+                    "node {node} voted at height {height} round {} against the lock that it has from round {round}",
+                    vote.round
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     pub(crate) fn proposed(&mut self, node: usize, proposed: &Proposed, durable: &Promise) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use chopmark_consensus::{Application, Failure, Heard, Judged, Slot, proposer};
+use chopmark_consensus::{Application, Failure, Heard, Judged, SignedVote, Slot, proposer};
 use ledger_core::{
     Hash32,
     member::MemberSet,
@@ -75,8 +75,10 @@ pub(crate) enum Effect {
     Send(usize, Message),
     /// Call `timeout` then.
     Timeout(u64, Timeout),
-    /// A vote was signed.
-    Voted(Vote),
+    /// A vote was signed; of a prevote, the round of the polka that its proposal calls upon.
+    Voted(Vote, Option<u32>),
+    /// The guard signed another vote than the one asked for.
+    Amended(GuardStep),
     /// A proposal was signed.
     Signed(Proposed),
     /// The guard refused a signature.
@@ -207,7 +209,7 @@ type Outcome = Result<(), Failure>;
 impl Engine {
     pub(crate) fn new(ledger: &Ledger, wal: Wal, now: u64) -> Self {
         let height = ledger.height();
-        let wal = if wal.height == height { wal } else { Wal { height, ..Wal::default() } };
+        let wal = if wal.height == height && !ledger.log_is_void() { wal } else { Wal { height, ..Wal::default() } };
         Self {
             own: address(&ledger.signer().public()),
             votes: ledger.may_vote(),
@@ -372,7 +374,7 @@ impl Engine {
         &mut self,
         ledger: &mut Ledger,
         kind: VoteType,
-        value: Option<Hash32>,
+        (value, valid_round): (Option<Hash32>, Option<u32>),
         now: u64,
         out: &mut Vec<Effect>,
     ) -> Outcome {
@@ -380,10 +382,15 @@ impl Engine {
         if !self.votes || self.has_voted(kind) {
             return Ok(());
         }
-        match ledger.signer().vote(kind, height, round, value) {
-            Ok(signature) => {
+        let step = if kind == VoteType::Prevote { GuardStep::Prevote } else { GuardStep::Precommit };
+        match ledger.signer().vote(kind, height, round, value, valid_round) {
+            Ok(signed) => {
+                if signed.value != value {
+                    out.push(Effect::Amended(step));
+                }
+                let SignedVote { value, signature } = signed;
                 let vote = Vote { kind, height, round, value, address: self.own, signature };
-                out.push(Effect::Voted(vote.clone()));
+                out.push(Effect::Voted(vote.clone(), valid_round));
                 self.wal.append(Record::Vote(vote.clone()));
                 self.wal.sync();
                 self.hear(vote.clone(), out);
@@ -391,8 +398,7 @@ impl Engine {
                 Ok(())
             }
             Err(failure) => {
-                let vote = if kind == VoteType::Prevote { GuardStep::Prevote } else { GuardStep::Precommit };
-                out.push(Effect::Refused(vote));
+                out.push(Effect::Refused(step));
                 self.stopped(ledger, failure, now, out)
             }
         }
@@ -503,7 +509,8 @@ impl Engine {
                         Some(_) => continue,
                     };
                     self.step = Step::Prevote;
-                    self.cast(ledger, VoteType::Prevote, Some(proposed.value).filter(|_| valid && free), now, out)?;
+                    let value = Some(proposed.value).filter(|_| valid && free);
+                    self.cast(ledger, VoteType::Prevote, (value, proposed.valid_round), now, out)?;
                     return Ok(true);
                 }
             }
@@ -511,12 +518,12 @@ impl Engine {
                 match self.quorum(round, VoteType::Prevote) {
                     Some(Some(value)) if self.is_valid(&value) => {
                         (self.locked, self.step) = (Some((round, value)), Step::Precommit);
-                        self.cast(ledger, VoteType::Precommit, Some(value), now, out)?;
+                        self.cast(ledger, VoteType::Precommit, (Some(value), None), now, out)?;
                         return Ok(true);
                     }
                     Some(None) => {
                         self.step = Step::Precommit;
-                        self.cast(ledger, VoteType::Precommit, None, now, out)?;
+                        self.cast(ledger, VoteType::Precommit, (None, None), now, out)?;
                         return Ok(true);
                     }
                     _ => {}
@@ -545,11 +552,11 @@ impl Engine {
         match over.step {
             Step::Propose if self.step == Step::Propose => {
                 self.step = Step::Prevote;
-                self.cast(ledger, VoteType::Prevote, None, now, out)?;
+                self.cast(ledger, VoteType::Prevote, (None, None), now, out)?;
             }
             Step::Prevote if self.step == Step::Prevote => {
                 self.step = Step::Precommit;
-                self.cast(ledger, VoteType::Precommit, None, now, out)?;
+                self.cast(ledger, VoteType::Precommit, (None, None), now, out)?;
             }
             Step::Precommit => return self.enter(ledger, self.round + 1, now, out),
             _ => {}

@@ -30,7 +30,7 @@ use ledger_core::{
     },
     policy::Policy,
     verify::{Verdict, verify},
-    vote::{Certificate, address, precommit, vote_message},
+    vote::{Certificate, VoteType, address, precommit, vote_message},
 };
 use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -80,6 +80,8 @@ pub(crate) struct Tally {
     pub(crate) messages: u64,
     /// Whether it ended because too many members had to keep silent at one height.
     pub(crate) halts: u64,
+    /// Votes that a guard signed otherwise than its engine asked for.
+    pub(crate) amended: u64,
     /// Of every event in its order: two runs of one seed are the same run.
     pub(crate) trace: u64,
 }
@@ -91,6 +93,7 @@ impl Tally {
         self.crashes += other.crashes;
         self.messages += other.messages;
         self.halts += other.halts;
+        self.amended += other.amended;
         self.trace ^= other.trace;
     }
 }
@@ -153,6 +156,8 @@ struct Profile {
     liar: Option<usize>,
     older_copies: bool,
     changes_members: bool,
+    /// Whose engine's log is lost at every crash; it crashes where it has just locked, too.
+    forgetful: Option<usize>,
 }
 
 impl Profile {
@@ -164,19 +169,24 @@ impl Profile {
             .then(|| random.random_range(0..members));
         let slow = [2_000, 20_000, 100_000][random.random_range(0..3)];
         let rough = random.random_bool(0.5);
+        let older_copies = liar.is_none() && !changes_members && random.random_bool(0.5);
+        let forgetful = (faults_tolerated(members) > 0 && liar.is_none() && !changes_members && !older_copies)
+            .then(|| random.random_range(0..members));
         Self {
             nodes,
             members,
             delay: (500, slow),
-            loss: if rough { random.random_range(0.0..0.15) } else { 0.0 },
+            loss: if rough { random.random_range(0.0..0.15) } else { 0.0 }
+                + if forgetful.is_some() { 0.2 } else { 0.0 },
             double: if rough { random.random_range(0.0..0.1) } else { 0.0 },
             derive: [0.02, 0.2, 1.0][random.random_range(0..3)],
             submissions: random.random_range(3..7),
             large: if random.random_bool(0.06) { random.random_range(256..300) } else { 0 },
             faults: random.random_range(1..10),
             liar,
-            older_copies: liar.is_none() && !changes_members && random.random_bool(0.5),
+            older_copies,
             changes_members,
+            forgetful,
         }
     }
 }
@@ -623,7 +633,20 @@ impl World {
                     let incarnation = self.nodes[at].incarnation;
                     self.schedule(when, Event::Timeout(at, incarnation, over));
                 }
-                Effect::Voted(vote) if honest => self.checker.voted(at, &vote, &promise)?,
+                Effect::Voted(vote, valid_round) if honest => {
+                    self.checker.voted(at, &vote, valid_round, &promise)?;
+                    let locks = vote.kind == VoteType::Precommit && vote.value.is_some();
+                    if locks && self.profile.forgetful == Some(at) && !self.calm && self.random.random_bool(0.3) {
+                        self.schedule(self.now + 1, Event::Fault(FaultKind::Crash(at, Crash::Killed, None)));
+                    }
+                }
+                Effect::Amended(step) if honest => {
+                    let node = &self.nodes[at];
+                    if !node.restored && !node.forgot {
+                        return Err(format!("node {at} wants another {step:?} than the one that its guard remembers"));
+                    }
+                    self.tally.amended += 1;
+                }
                 Effect::Signed(proposed) if honest => self.checker.proposed(at, &proposed, &promise)?,
                 Effect::Decided(sealed) if honest => {
                     let may_sign = sealed.member && finished && !self.nodes[at].restored;
@@ -642,7 +665,8 @@ impl World {
                         return Err(format!("node {at} wants another {step:?} than the one that its guard remembers"));
                     }
                 }
-                Effect::Voted(_)
+                Effect::Voted(..)
+                | Effect::Amended(_)
                 | Effect::Signed(_)
                 | Effect::Decided(_)
                 | Effect::Refused(_)
@@ -763,6 +787,10 @@ impl World {
         let more = if crash == Crash::Killed { unsynced } else { self.random.random_range(0..=unsynced) };
         node.wal = running.engine.wal.after_crash(more);
         let guard = node.image.files.get(Path::new("guard")).and_then(|bytes| Guard::read(bytes));
+        if self.profile.forgetful == Some(at) && !self.calm {
+            node.wal = Wal::default();
+            node.forgot = true;
+        }
         node.forgot |= guard.is_some_and(|(_, promise)| !node.wal.has_all_of(&promise, &running.engine.own()));
         drop(running);
         disk::forget(&node.place);
