@@ -163,6 +163,7 @@ impl Derived {
             Some(Err(NodeError::Store(error))) if is_corrupt(&error) => {
                 tracing::error!(%error, "index and state are damaged");
             }
+            Some(Err(error @ NodeError::Damaged(_))) => tracing::error!(%error, "index and state are damaged"),
             Some(opened) if !mark.exists() => return opened,
             _ => {}
         }
@@ -178,8 +179,15 @@ impl Derived {
         if self.applied()?.is_some() {
             self.members()?;
             ledger_core::state::members(&LiveState::new(self.clone()))?;
+        } else if self.keyspaces().iter().any(|keyspace| keyspace.iter().next().is_some()) {
+            return Err(NodeError::Damaged("the index holds something and has no high-water mark".to_owned()));
         }
         Ok(self)
+    }
+
+    const fn keyspaces(&self) -> [&Keyspace; 7] {
+        let Self { state, digest, digest_more, height_by_size, checkpoint, members, meta, .. } = self;
+        [state, digest, digest_more, height_by_size, checkpoint, members, meta]
     }
 
     /// Has the next start set this store aside and make a new one.

@@ -572,11 +572,19 @@ fn replay(shared: &Shared, mut parent: Parent, tip: u64) -> Result<Parent, NodeE
             return Err(damaged(parent.height, "it is not the block that the index was made from"));
         }
     }
-    let next = parent.height + 1 + u64::from(has(Bug::ReplaySkipsABlock));
+    let known = parent.height;
+    let next = known + 1 + u64::from(has(Bug::ReplaySkipsABlock));
     for height in next..=tip {
         let bytes = shared.blocks.read(height)?.ok_or_else(|| damaged(height, "missing"))?;
         let block = Block::decode(&bytes).map_err(|error| damaged(height, &error.to_string()))?;
-        let executed = check_block(shared, &parent, &block)?;
+        let executed = check_block(shared, &parent, &block).map_err(|error| {
+            if known == 0 {
+                return damaged(height, &error.to_string());
+            }
+            // Either of the two is damaged; the next start knows which, for it does without the index.
+            shared.state.store.mark(&format!("block {height} does not follow from it: {error}"));
+            damaged(height, &format!("it does not follow from the index, start again to have that made anew: {error}"))
+        })?;
         parent = commit(shared, block, executed, bytes.len())?;
     }
     Ok(parent)

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::{
     alone::{copy_folder, rebuild_root, segment_in},
-    support::{Consortium, Place, content, covered, evidence},
+    support::{Consortium, Place, TENANT, content, covered, evidence},
 };
 
 /// How a peer behaves.
@@ -542,6 +542,32 @@ async fn a_damaged_store_is_set_aside_and_made_anew() {
         }
     }
     assert!(aside > 0, "some of it is noticed by the store itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_has_lost_a_part_of_itself_is_made_anew() {
+    let place = filled(30).await;
+    let (derived, older) = (place.data().join("derived"), place.folder.path().join("derived.older"));
+    copy_folder(&derived, &older);
+    let node = place.open().unwrap();
+    place.fill(&node.handle(), 50).await;
+    node.close();
+    let set_aside = place.data().join("derived.damaged");
+    // The high-water mark is gone, and all else is there.
+    with_index(&place, |index| index("meta").remove("applied").unwrap());
+    place.open().unwrap().close();
+    assert!(set_aside.exists());
+    fs::remove_dir_all(&set_aside).unwrap();
+    // Some of the state is gone, and blocks wait to be replayed on it: which of the two is damaged
+    // shows when the index is made from the blocks alone.
+    fs::remove_dir_all(&derived).unwrap();
+    copy_folder(&older, &derived);
+    with_index(&place, |index| index("state").remove(ledger_core::state::key::tenant(TENANT)).unwrap());
+    let refused = place.open().map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("it does not follow from the index, start again"), "{refused}");
+    place.open().unwrap().close();
+    assert!(set_aside.exists());
+    assert_eq!(fsck(&place.data(), Some(&place.guard())).unwrap().findings, []);
 }
 
 /// Damage in the tables, while they are read: the store notices by their checksums.
