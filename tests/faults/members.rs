@@ -152,6 +152,43 @@ async fn an_old_copy_catches_up_before_it_signs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_put_back_as_a_whole_asks_what_it_has_signed() {
+    let mut network = Network::start(4).await.unwrap();
+    network.notarize(0).await.unwrap();
+    network.check().await.unwrap();
+    network.stop(1).unwrap();
+    let (node, guard) = (network.members[1].folder.join("node"), network.members[1].guard.clone());
+    let (old_node, old_guard) = (network.folder.path().join("old"), network.folder.path().join("old.guard"));
+    copy(&node, &old_node);
+    copy(&guard, &old_guard);
+    network.spawn(1).unwrap();
+    for number in 10..30 {
+        network.notarize(number).await.unwrap();
+    }
+    network.check().await.unwrap();
+    network.kill(1);
+    fs::remove_dir_all(&node).unwrap();
+    fs::rename(&old_node, &node).unwrap();
+    fs::rename(&old_guard, &guard).unwrap();
+    let said_before = network.log_len(1);
+    network.spawn(1).unwrap();
+    network.check().await.unwrap();
+    let said = network.log_since(1, said_before);
+    assert!(said.contains("votes of this node that its guard does not know of"), "{said}");
+    // Without another one, the quorum needs its vote.
+    network.kill(3);
+    let index = network.notarize(50).await.unwrap();
+    network.reaches(&[0, 1, 2], index + 1).await.unwrap();
+    network.spawn(3).unwrap();
+    network.check().await.unwrap();
+    for member in &network.members {
+        let seen = fs::read_to_string(member.folder.join("node/equivocations.jsonl")).unwrap_or_default();
+        assert_eq!(seen, "", "two votes of one member were seen");
+    }
+    network.stop_and_check_files().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_and_doubles_are_kept_out() {
     let mut network = Network::start(4).await.unwrap();
     network.notarize(0).await.unwrap();

@@ -8,6 +8,7 @@ pub(crate) mod proposal;
 pub(crate) mod propose;
 pub(crate) mod routes;
 mod snapshot;
+mod witness;
 
 use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 

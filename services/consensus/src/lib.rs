@@ -10,6 +10,7 @@ pub mod byzantine;
 pub mod following;
 pub mod malachite;
 mod peers;
+mod seen;
 
 use std::{
     error::Error,
@@ -32,6 +33,7 @@ use tokio::sync::Notify;
 pub use following::{BlockSource, Followed, Following};
 pub use malachite::{Malachite, NetworkConfig};
 pub use peers::{Peer, Peers};
+pub use seen::{SeenVote, SeenVotes};
 
 /// Where the time of [`Application::tick`] begins: once for the process, because one engine follows
 /// another and that time never runs backwards.
@@ -197,6 +199,11 @@ pub trait Application {
     /// something else than the engine asked for, and replay would ask for it again.
     fn log_is_void(&self) -> bool {
         false
+    }
+
+    /// Where the engine puts the votes that it has verified.
+    fn seen_votes(&self) -> SeenVotes {
+        SeenVotes::default()
     }
 
     /// Whether there is something to decide on now. If not, the next height waits.

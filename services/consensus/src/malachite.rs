@@ -314,7 +314,7 @@ impl Malachite {
         let identity = NetworkIdentity::new_validator(settings.moniker.clone(), keypair, address.to_string(), proof);
         std::fs::create_dir_all(&self.wal)
             .map_err(|error| engine(format!("create {}: {error}", self.wal.display())))?;
-        let checker = Box::new(Checker { chain, valid_rounds });
+        let checker = Box::new(Checker { chain, valid_rounds, seen: application.seen_votes() });
         let consensus = if votes {
             ConsensusContext::new_validator(address, checker, Box::new(signer))
         } else {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use chopmark_consensus::{SeenVote, SeenVotes};
 use ledger_core::{
     Hash32, SigningKey,
     batch::{BATCH_BYTES_MAX, Item, SUBMISSION_OPERATIONS_MAX, Submission},
@@ -47,6 +48,7 @@ use crate::{
     statement::{self, NotFound},
     tail::{Tail, Tree},
     tiles::TileFiles,
+    witness::{Witness, Witnesses},
 };
 
 pub use crate::pool::Ended as Submitted;
@@ -238,6 +240,10 @@ pub(crate) struct Shared {
     pub(crate) follows: bool,
     /// Whether others have decided blocks that this member's node does not get from them.
     pub(crate) left_behind: AtomicBool,
+    /// Votes of all members, as the engine has verified them.
+    pub(crate) seen_votes: SeenVotes,
+    /// What the other members' nodes have seen of this one.
+    pub(crate) witnesses: Witnesses,
     pub(crate) statement_key: SigningKey,
     pub(crate) clock: ClockMs,
     pub(crate) state: LiveState,
@@ -576,6 +582,23 @@ impl NodeHandle {
             policy: ledger_core::state::policy(state)?,
             policy_hash: state_hash(state.get(key::POLICY)?.as_deref()),
         })
+    }
+
+    /// The newest vote of every member that this node has seen.
+    #[must_use]
+    pub fn seen_votes(&self) -> Vec<SeenVote> {
+        self.0.seen_votes.all()
+    }
+
+    /// Whether this node knows what the others have seen of it: until then it does not vote.
+    #[must_use]
+    pub fn is_witnessed(&self) -> bool {
+        self.0.witnesses.are_enough()
+    }
+
+    /// Takes what another member's node has seen of this one.
+    pub fn witness(&self, witness: Witness) {
+        self.0.witnesses.hear(witness);
     }
 
     /// The others have gone on and do not tell this node, as when it missed its own removal: it follows

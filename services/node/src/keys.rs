@@ -101,6 +101,11 @@ impl NodeKeys {
         self.signing.last().expect("at least one generation of keys")
     }
 
+    /// The validator keys of all generations.
+    pub(crate) fn validators(&self) -> Vec<&SigningKey> {
+        self.signing.iter().map(|keys| &keys.validator).collect()
+    }
+
     /// Takes up what a rotation has drawn since.
     pub fn reload(&mut self) -> Result<(), NodeError> {
         self.signing = load_signing(&self.folder)?;

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chopmark_consensus::{Application, Failure, Heard, Judged, Proposal, Slot, VoteSigner};
+use chopmark_consensus::{Application, Failure, Heard, Judged, Proposal, SeenVotes, Slot, VoteSigner};
 use ledger_core::{
     Hash32,
     batch::{BATCH_BYTES_MAX, Batch, Submission, batch_hash},
@@ -117,10 +117,7 @@ impl Ledger {
         let pending =
             if has(Bug::RestartForgetsPendingMembers) { None } else { read_json(&shared.state, key::PENDING_MEMBERS)? };
         let promise = *files.guard.lock().promise();
-        // An older copy lacks the engine's log of its last votes too.
-        let older = promise.decided > parent.height || promise.height > parent.height + 1;
         let to_prove = (promise.size > parent.frontier.size()).then_some((promise.size, promise.root));
-        let silent_up_to = Arc::new(AtomicU64::new(if older { promise.height } else { 0 }));
         Ok(Self {
             shared,
             keys,
@@ -135,7 +132,7 @@ impl Ledger {
             outbox: Vec::new(),
             helped_at: Duration::ZERO,
             to_prove,
-            silent_up_to,
+            silent_up_to: Arc::default(),
             clocks: PeerClocks::default(),
         })
     }
@@ -352,6 +349,37 @@ impl Ledger {
         self.parent.frontier.size()
     }
 
+    /// Whether a quorum, this node with them, has told what it knows of this node's votes. Two quorums
+    /// share an honest member: what counted anywhere was seen by one of them.
+    pub(crate) fn is_witnessed(&self) -> bool {
+        let witnesses = &self.shared.witnesses;
+        if witnesses.are_enough() {
+            return true;
+        }
+        let members = self.next_members();
+        let answered = witnesses.members();
+        let others = members.iter().filter(|member| member.domain != self.shared.domain);
+        let count = others.filter(|member| answered.contains(&member.domain)).count();
+        if self.own_member().is_some() && count + 1 < members.quorum() {
+            return false;
+        }
+        let promise = *self.files.guard.lock().promise();
+        if let Some(height) = witnesses.conclude(&self.shared.chain, &self.keys.validators(), &promise) {
+            tracing::warn!(
+                height,
+                "others have seen votes of this node that its guard does not know of: data and guard are older copies, \
+                 or another node votes with its keys. It follows without a vote up to that height"
+            );
+            self.silent_up_to.fetch_max(height, Ordering::Relaxed);
+        }
+        true
+    }
+
+    pub(crate) fn tell_of_witnesses(&self) {
+        let answered = self.shared.witnesses.members();
+        tracing::warn!(?answered, "before it votes, this node waits for a quorum to say what it has seen of it");
+    }
+
     /// What this node is locked on at the next height.
     fn locked(&self) -> Option<Hash32> {
         let promise = *self.files.guard.lock().promise();
@@ -451,6 +479,10 @@ impl Application for Ledger {
             && promise.decided < self.height()
             && promise.height <= self.height()
             && self.silent_up_to.load(Ordering::Relaxed) < self.height()
+    }
+
+    fn seen_votes(&self) -> SeenVotes {
+        self.shared.seen_votes.clone()
     }
 
     fn log_is_void(&self) -> bool {

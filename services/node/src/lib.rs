@@ -32,8 +32,9 @@ mod simulation;
 mod statement;
 mod tail;
 mod tiles;
+mod witness;
 
-pub use chopmark_consensus::{BlockSource, Followed, NetworkConfig, Peer, Peers, Proposal};
+pub use chopmark_consensus::{BlockSource, Followed, NetworkConfig, Peer, Peers, Proposal, SeenVote};
 pub use damage::Part;
 pub use error::NodeError;
 pub use handle::{
@@ -42,3 +43,4 @@ pub use handle::{
 };
 pub use open::{Layout, Node, NodeConfig, POOL_BYTES_MAX, init, init_again, promise_of_data, restore};
 pub use repair::{LocalPeer, PeerTiles};
+pub use witness::Witness;

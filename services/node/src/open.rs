@@ -6,10 +6,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use chopmark_consensus::{Application as _, BlockSource, Consensus as _, Following, Malachite, NetworkConfig};
+use chopmark_consensus::{
+    Application as _, BlockSource, Consensus as _, Following, Malachite, NetworkConfig, SeenVotes,
+};
 use ledger_core::{
     Hash32,
     block::{Block, STATE_DIGEST_INTERVAL},
@@ -40,6 +43,7 @@ use crate::{
     statement,
     tail::Tree,
     tiles::TileFiles,
+    witness::Witnesses,
 };
 
 /// Default bound of the pool: a few seconds of work.
@@ -104,6 +108,11 @@ impl Layout {
         Ok(Genesis::parse(&bytes)?)
     }
 }
+
+/// How often a start looks whether enough other nodes have said what they have seen of this one.
+const WITNESSES_INTERVAL: Duration = Duration::from_millis(20);
+/// When it is said that they have not.
+const WITNESSES_MISSED_AFTER: Duration = Duration::from_secs(10);
 
 /// Height 1 is the first that is decided.
 pub(crate) const BLOCK_FIRST: u64 = 1;
@@ -279,6 +288,8 @@ impl Opened {
             domain: config.domain,
             follows: config.source.is_some(),
             left_behind: AtomicBool::new(false),
+            seen_votes: SeenVotes::default(),
+            witnesses: if config.source.is_some() { Witnesses::default() } else { Witnesses::not_needed() },
             statement_key: config.keys.statement.clone(),
             clock: config.clock,
             state,
@@ -415,9 +426,18 @@ fn agree(
     source: Option<Arc<dyn BlockSource>>,
 ) -> Result<(), chopmark_consensus::Failure> {
     let mut following = source.map(|source| Following { source });
+    let mut told = Instant::now();
     while !ledger.is_stopping() {
         match following.as_mut().filter(|_| ledger.follows()) {
             Some(following) => following.run(ledger)?,
+            None if !ledger.is_witnessed() => {
+                if told.elapsed() > WITNESSES_MISSED_AFTER {
+                    told = Instant::now();
+                    ledger.tell_of_witnesses();
+                }
+                thread::sleep(WITNESSES_INTERVAL);
+                continue;
+            }
             None => engine.run(ledger)?,
         }
         tracing::info!(follows = ledger.follows(), "the node's part has changed, or it stops");

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use super::{
     card::PeerCard,
     proposal::{PROPOSAL_BYTES_MAX, Proposal, Standing},
+    witness::ShownVote,
 };
 use crate::{member::private_folder, secrets, system};
 
@@ -34,6 +35,9 @@ pub(crate) struct Notices {
     pub(crate) height: u64,
     pub(crate) cards: Vec<PeerCard>,
     pub(crate) proposals: Vec<Proposal>,
+    /// The newest vote of every member that the node has seen.
+    #[serde(default)]
+    pub(crate) votes: Vec<ShownVote>,
 }
 
 /// A node's cards and proposals, kept in its folder.
@@ -88,6 +92,7 @@ impl Board {
         let kept = self.kept.lock().await;
         Notices {
             height: 0,
+            votes: Vec::new(),
             cards: kept.cards.values().cloned().collect(),
             proposals: kept.proposals.values().cloned().collect(),
         }

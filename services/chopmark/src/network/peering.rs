@@ -132,14 +132,15 @@ impl Peering {
         if let Err(error) = self.show_card(true).await {
             tracing::warn!(%error, "this node cannot sign a new card; the others know it by what they have");
         }
-        while !stop.is_cancelled() {
-            tokio::select! {
-                () = async {
-                    self.look_up().await;
-                    tokio::time::sleep(INTERVAL).await;
-                } => {}
-                () = stop.cancelled() => {}
+        let looks = async {
+            loop {
+                self.look_up().await;
+                tokio::time::sleep(INTERVAL).await;
             }
+        };
+        tokio::select! {
+            ((), ()) = async { tokio::join!(self.ask_witnesses(), looks) } => {}
+            () = stop.cancelled() => {}
         }
     }
 
@@ -261,7 +262,7 @@ impl Peering {
 }
 
 /// What another node's board has.
-async fn notices(http: &reqwest::Client, url: &str) -> anyhow::Result<Notices> {
+pub(super) async fn notices(http: &reqwest::Client, url: &str) -> anyhow::Result<Notices> {
     let answer = http.get(format!("{url}/peer/v1/board")).send().await?.error_for_status()?;
     Ok(serde_json::from_slice(&bounded(answer, NOTICES_BYTES_MAX).await?)?)
 }

@@ -65,11 +65,12 @@ async fn blocks(interface: Data<PeerInterface>, height: Path<u64>, _reader: LogR
 }
 
 async fn board(interface: Data<PeerInterface>, _reader: LogReader) -> HttpResponse {
-    let height = interface.node.height();
-    match &interface.board {
-        Some(board) => HttpResponse::Ok().json(Notices { height, ..board.notices().await }),
-        None => HttpResponse::Ok().json(Notices { height, ..Notices::default() }),
-    }
+    let shown = match &interface.board {
+        Some(board) => board.notices().await,
+        None => Notices::default(),
+    };
+    let votes = interface.node.seen_votes().into_iter().map(Into::into).collect();
+    HttpResponse::Ok().json(Notices { height: interface.node.height(), votes, ..shown })
 }
 
 fn unavailable(reason: &str) -> HttpResponse {

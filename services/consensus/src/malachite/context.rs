@@ -20,7 +20,7 @@ use malachite_types::{
     VoteExtensionScope,
 };
 
-use crate::{Failure, VoteSigner};
+use crate::{Failure, SeenVote, SeenVotes, VoteSigner};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub(super) struct Height(pub(super) u64);
@@ -384,6 +384,7 @@ impl ValidRounds {
 pub(super) struct Checker {
     pub(super) chain: Hash32,
     pub(super) valid_rounds: ValidRounds,
+    pub(super) seen: SeenVotes,
 }
 
 fn holds(key: &PublicKey, message: &[u8], signature: &Signature) -> VerificationResult {
@@ -400,7 +401,14 @@ impl Verifier<Engine> for Checker {
         signature: &Signature,
         key: &PublicKey,
     ) -> Result<VerificationResult, Error> {
-        Ok(holds(key, &vote_bytes(&self.chain, vote), signature))
+        let held = holds(key, &vote_bytes(&self.chain, vote), signature);
+        if held.is_valid() {
+            let round = vote.round.as_u32().unwrap_or_default();
+            let (kind, value) = (vote_kind(vote.kind), voted(&vote.value));
+            let seen = SeenVote { kind, height: vote.height.0, round, value, signature: signature.0 };
+            self.seen.insert(vote.address.0, seen);
+        }
+        Ok(held)
     }
 
     async fn verify_signed_proposal(
