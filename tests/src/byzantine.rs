@@ -798,6 +798,10 @@ impl Application for Liar {
         self.kept.get(value).map(|kept| kept.bytes.clone())
     }
 
+    fn take_block(&mut self, _: Proposal, _: Certificate) -> Result<bool, Failure> {
+        Err("a liar does not follow".into())
+    }
+
     fn decide(&mut self, certificate: Certificate) -> Result<(), Failure> {
         if certificate.height < self.height() {
             return Ok(());

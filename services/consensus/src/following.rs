@@ -9,7 +9,7 @@ use std::{
 
 use ledger_core::vote::Certificate;
 
-use crate::{Application, Consensus, EngineError, Failure, Proposal, STARTED, Slot};
+use crate::{Application, Consensus, EngineError, Failure, Proposal, STARTED};
 
 /// Time between two questions while there is nothing new.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -108,17 +108,9 @@ fn take(application: &mut dyn Application, block: Followed) -> Result<Result<(),
     if certificate.verify(&chain, height, &value, &application.members()).is_err() {
         return Ok(Err("a block without the members' certificate"));
     }
-    let slot = Slot { height, round: certificate.round, valid_round: None, proposer: [0; 20] };
-    match application.judge(slot, &proposal.encode(), false)? {
-        Some(judged) if judged.valid => {}
-        // Under this header hash there is another batch.
-        None => return Ok(Err("a block with another batch")),
-        Some(_) => {
-            let reason = format!("the members decided a block at height {height} that does not execute here");
-            return Err(EngineError(reason).into());
-        }
+    if !application.take_block(proposal, certificate)? {
+        return Ok(Err("a block with another batch"));
     }
-    application.decide(certificate)?;
     match checkpoint {
         Some(note) if !application.take_checkpoint(&note)? => Ok(Err("a checkpoint that does not hold")),
         _ => Ok(Ok(())),

@@ -227,6 +227,11 @@ pub trait Application {
     /// decision below the next height is known already.
     fn decide(&mut self, certificate: Certificate) -> Result<(), Failure>;
 
+    /// Takes over the next block, which others have decided, as [`Application::decide`] does: whoever
+    /// calls has verified the certificate. The proposal is not kept, because nothing is voted on. `false`
+    /// where the batch is not the header's; an error where the block does not execute here.
+    fn take_block(&mut self, proposal: Proposal, certificate: Certificate) -> Result<bool, Failure>;
+
     /// A decided block, for a peer that is behind.
     fn decided(&self, height: u64) -> Result<Option<(Vec<u8>, Certificate)>, Failure>;
 

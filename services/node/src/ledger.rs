@@ -1,7 +1,8 @@
 //! The ledger: the application side of agreement. It alone moves the ledger forward.
 //!
 //! The order of things, and what a crash at each point leaves:
-//! 1. execute; keep the proposal durably: a restart has it for the votes that the engine replays.
+//! 1. execute; keep the proposal durably: a restart has it for the votes that the engine replays. What
+//!    others have decided already begins at step 3: nobody here votes on it.
 //! 2. guard remembers proposal and votes, then they are signed: a restart signs the same, or nothing.
 //! 3. block log append and sync, **the commit point**: a restart replays the block.
 //! 4. memory: state, right edge.
@@ -21,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chopmark_consensus::{Application, Failure, Heard, Judged, Proposal, SeenVotes, Slot, VoteSigner};
+use chopmark_consensus::{Application, EngineError, Failure, Heard, Judged, Proposal, SeenVotes, Slot, VoteSigner};
 use ledger_core::{
     Hash32,
     batch::{BATCH_BYTES_MAX, Batch, Submission, batch_hash},
@@ -344,6 +345,50 @@ impl Ledger {
         Ok(())
     }
 
+    /// Makes an executed block of the next height durable and takes it over, once its certificate holds.
+    fn take_over(&mut self, proposal: Proposal, executed: Executed, certificate: Certificate) -> Result<(), NodeError> {
+        let height = self.height();
+        let verified = certificate.verify(&self.shared.chain, height, &executed.header.hash(), &self.next_members());
+        if !has(Bug::DecidesWithoutCertificate) {
+            verified.map_err(|error| NodeError::Damaged(format!("certificate of height {height}: {error}")))?;
+        }
+        let outcomes = executed.outcomes.clone();
+        let verdicts = outcomes.iter().map(|outcome| outcome.verdict).collect();
+        let block = Block { header: proposal.header, batch: proposal.batch, verdicts, certificate };
+        let bytes = block.encode();
+        let previous = (self.parent.time, self.parent.frontier.size());
+        let started = Instant::now();
+        if has(Bug::AnswersBeforeTheBlockIsDurable) {
+            self.shared.pool.ended(outcomes.iter().map(ended));
+        }
+        self.files.block_log.append(&[&bytes])?;
+        // Durable after this line: the block. Everything else can be made from it.
+        metrics::histogram!("chopmark_node_commit_seconds").record(started.elapsed());
+        metrics::counter!("chopmark_node_blocks_total").increment(1);
+        metrics::counter!("chopmark_node_operations_total").increment(outcomes.len() as u64);
+        let changed = |key| executed.changes.contains_key(key);
+        if changed(key::MEMBERS) || (changed(key::PENDING_MEMBERS) && !has(Bug::ForgetsPendingMembers)) {
+            let state = BlockState { changes: &executed.changes, below: &self.shared.state };
+            self.in_force = Arc::new(ledger_core::state::members(&state)?);
+            self.pending = read_json(&state, key::PENDING_MEMBERS)?;
+            self.take_up_keys();
+        }
+        self.parent = commit(&self.shared, block, executed, bytes.len())?;
+        self.prove_signed()?;
+        self.files.proposals.clear()?;
+        self.rested_since = self.now;
+        if self.parent.frontier.size() == previous.1 {
+            self.cover_empty();
+        } else if is_due(previous.0, if has(Bug::DueByOwnClock) { (self.shared.clock)() } else { self.parent.time }) {
+            self.sign_newest()?;
+        }
+        if !has(Bug::AnswersBeforeTheGuardKnows) {
+            self.files.guard.lock().decided(self.parent.height)?;
+        }
+        self.shared.pool.ended(outcomes.iter().map(ended));
+        Ok(())
+    }
+
     /// Size of the tree after the newest block.
     pub(crate) fn size(&self) -> TreeSize {
         self.parent.frontier.size()
@@ -576,45 +621,21 @@ impl Application for Ledger {
             Some(executed) => executed,
             None => self.execute(&proposal)?.ok_or(diverged("header"))?,
         };
-        let verified = certificate.verify(&self.shared.chain, height, &executed.header.hash(), &self.next_members());
-        if !has(Bug::DecidesWithoutCertificate) {
-            verified.map_err(|error| NodeError::Damaged(format!("certificate of height {height}: {error}")))?;
+        Ok(self.take_over(proposal, executed, certificate)?)
+    }
+
+    fn take_block(&mut self, proposal: Proposal, certificate: Certificate) -> Result<bool, Failure> {
+        // Under this header hash there is another batch.
+        if batch_hash(&proposal.batch) != proposal.header.batch {
+            return Ok(false);
         }
-        let outcomes = executed.outcomes.clone();
-        let verdicts = outcomes.iter().map(|outcome| outcome.verdict).collect();
-        let block = Block { header: proposal.header, batch: proposal.batch, verdicts, certificate };
-        let bytes = block.encode();
-        let previous = (self.parent.time, self.parent.frontier.size());
-        let started = Instant::now();
-        if has(Bug::AnswersBeforeTheBlockIsDurable) {
-            self.shared.pool.ended(outcomes.iter().map(ended));
-        }
-        self.files.block_log.append(&[&bytes])?;
-        // Durable after this line: the block. Everything else can be made from it.
-        metrics::histogram!("chopmark_node_commit_seconds").record(started.elapsed());
-        metrics::counter!("chopmark_node_blocks_total").increment(1);
-        metrics::counter!("chopmark_node_operations_total").increment(outcomes.len() as u64);
-        let changed = |key| executed.changes.contains_key(key);
-        if changed(key::MEMBERS) || (changed(key::PENDING_MEMBERS) && !has(Bug::ForgetsPendingMembers)) {
-            let state = BlockState { changes: &executed.changes, below: &self.shared.state };
-            self.in_force = Arc::new(ledger_core::state::members(&state)?);
-            self.pending = read_json(&state, key::PENDING_MEMBERS)?;
-            self.take_up_keys();
-        }
-        self.parent = commit(&self.shared, block, executed, bytes.len())?;
-        self.prove_signed()?;
-        self.files.proposals.clear()?;
-        self.rested_since = self.now;
-        if self.parent.frontier.size() == previous.1 {
-            self.cover_empty();
-        } else if is_due(previous.0, if has(Bug::DueByOwnClock) { (self.shared.clock)() } else { self.parent.time }) {
-            self.sign_newest()?;
-        }
-        if !has(Bug::AnswersBeforeTheGuardKnows) {
-            self.files.guard.lock().decided(self.parent.height)?;
-        }
-        self.shared.pool.ended(outcomes.iter().map(ended));
-        Ok(())
+        let height = self.height();
+        let Some(executed) = self.execute(&proposal)? else {
+            let reason = format!("the members decided a block at height {height} that does not execute here");
+            return Err(EngineError(reason).into());
+        };
+        self.take_over(proposal, executed, certificate)?;
+        Ok(true)
     }
 
     fn decided(&self, height: u64) -> Result<Option<(Vec<u8>, Certificate)>, Failure> {
