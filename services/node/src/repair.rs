@@ -29,7 +29,7 @@ use crate::{
     tiles::{FullTile, TileFiles, full},
 };
 
-/// Pause before what could not be healed is tried again; it doubles each time.
+/// Pause before a part that could not be healed is tried again; it doubles each time.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How often peers are asked at the start, a second apart, until the node refuses to run: they may be
@@ -85,30 +85,22 @@ pub(crate) type Peers = [Arc<dyn PeerTiles>];
 /// Heals and scrubs until the node closes.
 pub(crate) fn run(shared: &Arc<Shared>, peers: &Peers) {
     let mut healer = Healer { shared, peers, turn: 0 };
-    let (mut pause, mut retry_at) = (RETRY_FIRST, Instant::now());
+    let mut retries = Retries::default();
     let mut scrub = Scrub::new();
     metrics::gauge!("chopmark_node_damaged_parts").set(shared.damage.parts().len() as f64);
     while !shared.damage.is_closed() {
         let mut parts = shared.damage.fresh();
-        let again = Instant::now() >= retry_at;
-        if again {
-            parts.extend(shared.damage.parts());
-        }
+        parts.extend(retries.due(shared.damage.parts(), Instant::now()));
         if !parts.is_empty() {
-            let healed = healer.heal(&parts);
-            if healed {
-                pause = RETRY_FIRST;
-            } else if again {
-                pause = (2 * pause).min(RETRY_MAX);
-            }
-            retry_at = Instant::now() + pause;
+            healer.heal(&parts);
+            retries.tried(&parts, shared.damage.parts(), Instant::now());
             // The ledger may sign again.
             shared.pool.changed().notify_one();
         }
         if Instant::now() >= scrub.due() {
             scrub.step(shared);
         }
-        let next = if shared.damage.parts().is_empty() { scrub.due() } else { scrub.due().min(retry_at) };
+        let next = retries.next().map_or(scrub.due(), |retry_at| scrub.due().min(retry_at));
         shared.damage.wait(next.saturating_duration_since(Instant::now()));
     }
 }
@@ -120,6 +112,37 @@ pub(crate) fn heal_at_start(shared: &Arc<Shared>, peers: &Peers, parts: &BTreeSe
         if attempt > 0 {
             std::thread::sleep(RETRY_FIRST);
         }
+/// When each damaged part is tried again: one that nobody has must not hold up what can be healed.
+#[derive(Default)]
+struct Retries(BTreeMap<Part, Retry>);
+
+struct Retry {
+    at: Instant,
+    /// What was waited before that.
+    pause: Duration,
+}
+
+impl Retries {
+    /// Which of the damaged parts are to be tried now; forgets those that are damaged no more.
+    fn due(&mut self, damaged: Vec<Part>, now: Instant) -> Vec<Part> {
+        self.0.retain(|part, _| damaged.contains(part));
+        damaged.into_iter().filter(|part| self.0.get(part).is_none_or(|retry| retry.at <= now)).collect()
+    }
+
+    /// Puts off those of `parts` that are damaged still.
+    fn tried(&mut self, parts: &BTreeSet<Part>, damaged: Vec<Part>, now: Instant) {
+        for part in damaged.into_iter().filter(|part| parts.contains(part)) {
+            let before = self.0.get(&part).map(|retry| retry.pause);
+            let pause = before.map_or(RETRY_FIRST, |before| (2 * before).min(RETRY_MAX));
+            self.0.insert(part, Retry { at: now + pause, pause });
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.0.values().map(|retry| retry.at).min()
+    }
+}
+
         if healer.heal(parts) {
             return true;
         }
@@ -448,4 +471,35 @@ fn first_above(
         }
     }
     Ok(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_nobody_has_does_not_hold_up_another() {
+        let (lost, other) = (Part::Block(1), Part::Tile(TileKind::Entries, 2));
+        let (mut retries, mut now) = (Retries::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            assert_eq!(retries.due(vec![lost], now), [lost]);
+            retries.tried(&BTreeSet::from([lost]), vec![lost], now);
+            let next = retries.next().unwrap();
+            assert!(retries.due(vec![lost], next - Duration::from_millis(1)).is_empty());
+            pauses.push((next - now).as_secs());
+            now = next;
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        retries.tried(&BTreeSet::from([lost]), vec![lost], now);
+
+        // Another one that did not heal at once is tried again as soon as if it were alone.
+        assert_eq!(retries.due(vec![lost, other], now), [other]);
+        retries.tried(&BTreeSet::from([other]), vec![lost, other], now);
+        assert_eq!(retries.next(), Some(now + RETRY_FIRST));
+        assert_eq!(retries.due(vec![lost, other], now + RETRY_FIRST), [other]);
+        // Healed and damaged again, it begins anew.
+        assert!(retries.due(vec![lost], now + RETRY_FIRST).is_empty());
+        assert_eq!(retries.due(vec![lost, other], now + RETRY_FIRST), [other]);
+    }
 }
