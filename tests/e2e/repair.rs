@@ -34,15 +34,21 @@ async fn healed(network: &mut Network, member: usize, file: &Path, sound: &[u8])
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lost_tiles_and_bundles_come_back_from_the_other_members() {
-    let mut network = Network::start(4).await.unwrap();
+/// Four members with 303 entries: a full bundle, and some.
+async fn filled() -> Network {
+    let network = Network::start(4).await.unwrap();
     let mut committed = stream::iter(0..300).map(|number| network.notarize(number)).buffer_unordered(50);
     while let Some(index) = committed.next().await {
         index.unwrap();
     }
     drop(committed);
     network.reaches(&[0, 1, 2, 3], 303).await.unwrap();
+    network
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_tiles_and_bundles_come_back_from_the_other_members() {
+    let mut network = filled().await;
     let (index, at) = (100, network.told.lock().unwrap().committed.iter().find(|(_, at)| **at == 100).map(|it| *it.0));
     network.take_receipt(1, at.unwrap(), index).await;
 
@@ -81,4 +87,28 @@ async fn lost_tiles_and_bundles_come_back_from_the_other_members() {
     assert_eq!(get("/health/ready").await.json::<Value>().await.unwrap()["status"], "ok");
     network.check().await.unwrap();
     network.stop_and_check_files().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_for_the_others_ends_cleanly_when_told() {
+    let network = filled().await;
+    let log = network.members[0].folder.join("node/log/tile");
+    network.stop(0).unwrap();
+    for file in ["entries/000", "0/000"] {
+        fs::remove_file(log.join(file)).unwrap();
+    }
+    // One never answers, the others are not there.
+    network.freeze(1).unwrap();
+    network.kill(2);
+    network.kill(3);
+    network.spawn(0).unwrap();
+    let give_up = Instant::now() + PATIENCE;
+    while !network.has_logged(0, "a peer's tiles do not restore the edge") {
+        assert!(Instant::now() < give_up, "{}", network.log(0));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Not refused and not killed: a clean end.
+    network.stop(0).unwrap();
+    assert!(network.has_logged(0, "stopped before the node had started"), "{}", network.log(0));
+    network.kill(1);
 }

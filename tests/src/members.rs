@@ -399,6 +399,12 @@ impl Network {
         }
     }
 
+    /// SIGSTOP: it is still reached and answers nothing.
+    pub fn freeze(&self, number: usize) -> anyhow::Result<()> {
+        let pid = self.members[number].child().as_ref().map(rustix::process::Pid::from_child);
+        Ok(rustix::process::kill_process(pid.context("it does not run")?, rustix::process::Signal::STOP)?)
+    }
+
     /// SIGTERM, and waits for a clean end.
     pub fn stop(&self, number: usize) -> anyhow::Result<()> {
         let Some(mut child) = self.members[number].child().take() else { return Ok(()) };

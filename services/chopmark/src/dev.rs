@@ -24,6 +24,7 @@ use chopmark_node::{
 use chopmark_queue::EmbeddedQueue;
 use chopmark_store::SqliteStore;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -214,6 +215,7 @@ async fn open_nodes(place: &Place, members: &[MemberPlace], ip: IpAddr) -> anyho
             network: NetworkConfig { listen, peers: others.into() },
             source: None,
             peer_tiles,
+            stop: watch::Sender::new(false).subscribe(),
         };
         let own = Arc::clone(&local[at]);
         opening.push(tokio::task::spawn_blocking(move || {

@@ -9,8 +9,8 @@ use actix_web::{
 };
 use anyhow::Context as _;
 use chopmark_node::{
-    NetworkConfig, Node, NodeConfig, NodeHandle, POOL_BYTES_MAX, PeerTiles, SUBMISSION_BYTES_MAX, SubmitError,
-    equivocations, keys::NodeKeys,
+    NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, PeerTiles, SUBMISSION_BYTES_MAX,
+    SubmitError, equivocations, keys::NodeKeys,
 };
 use ledger_core::{batch::Submission, genesis::Genesis, note::Note};
 use serde::Serialize;
@@ -58,7 +58,8 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     known.extend(file.node.sources.iter().cloned());
     let urls: Urls = Arc::new(std::sync::Mutex::new(known));
     let http = peering::http()?;
-    let known: Arc<dyn PeerTiles> = Arc::new(KnownPeers::new(http.clone(), Arc::clone(&urls)));
+    let stop_node = watch::Sender::new(false);
+    let known: Arc<dyn PeerTiles> = Arc::new(KnownPeers::new(http.clone(), Arc::clone(&urls), stop_node.subscribe()));
     let peers = watch::Sender::new(file.peers.iter().map(PeerSection::peer).collect());
     let source = HttpSource {
         runtime: Handle::current(),
@@ -77,12 +78,13 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         source: Some(Arc::new(source)),
         // So many of the known ones are asked in a row.
         peer_tiles: vec![known; TILES_ASKED],
+        stop: stop_node.subscribe(),
     };
     let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
     let (public, scraped) = (bind(file.node.read)?, bind(file.node.metrics)?);
     let internal = bind(file.node.internal)?;
     let mut signals = Signals::listen()?;
-    let node = tokio::task::spawn_blocking(move || Node::open(config)).await??;
+    let Some(node) = open(config, &mut signals, &stop_node).await? else { return Ok(ExitCode::SUCCESS) };
     let handle = node.handle();
     let (network, shown) = (handle.genesis().network.as_str(), Some(Arc::clone(&board)));
     let reader = reader::serve(&handle, shown, network, (public, scraped), metrics)?;
@@ -119,6 +121,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         }
     };
     stop.cancel();
+    stop_node.send_replace(true);
     looked.await?;
     stopper.stop(true).await;
     served.await??;
@@ -128,6 +131,23 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         None => Ok(ExitCode::SUCCESS),
         Some(failure) => Err(anyhow::anyhow!("the ledger has stopped: {failure}")),
     }
+}
+
+/// Opens the node; `None` where a signal comes first. Peers that are asked then are not waited for.
+async fn open(config: NodeConfig, signals: &mut Signals, stop: &watch::Sender<bool>) -> anyhow::Result<Option<Node>> {
+    let mut opening = tokio::task::spawn_blocking(move || Node::open(config));
+    tokio::select! {
+        opened = &mut opening => return Ok(Some(opened??)),
+        () = signals.wait() => {}
+    }
+    stop.send_replace(true);
+    match opening.await? {
+        Ok(node) => tokio::task::spawn_blocking(move || node.close()).await?,
+        Err(NodeError::Stopped) => tracing::info!("stopped before the node had started"),
+        // Refused by itself in this moment: that has to be seen.
+        Err(error) => return Err(error.into()),
+    }
+    Ok(None)
 }
 
 struct Internal {

@@ -8,7 +8,7 @@ use std::{
 use chopmark_node::PeerTiles;
 use ledger_core::{entry::ENTRY_BYTES_MAX, tile::TilePath};
 use reqwest::StatusCode;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 
 use crate::network::peering::{Urls, bounded};
 
@@ -17,18 +17,30 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A full bundle of the longest entries, each behind two bytes of length.
 const ANSWER_BYTES_MAX: usize = 256 * (ENTRY_BYTES_MAX + 2);
 
-/// The nodes that this one knows by now, asked in turns.
+/// The nodes that this one knows by now. One is asked until it does not help: whoever had a tile has
+/// the others too, and what belongs together comes from one node.
 pub(crate) struct KnownPeers {
     http: reqwest::Client,
     runtime: Handle,
     urls: Urls,
     turn: AtomicUsize,
+    stop: watch::Receiver<bool>,
 }
 
 impl KnownPeers {
-    /// Made on a runtime, used beside it: the caller blocks while that runtime drives the connection.
-    pub(crate) fn new(http: reqwest::Client, urls: Urls) -> Self {
-        Self { http, runtime: Handle::current(), urls, turn: AtomicUsize::default() }
+    /// Made on a runtime, used beside it: the caller blocks while that runtime drives the connection,
+    /// until `stop` turns true.
+    pub(crate) fn new(http: reqwest::Client, urls: Urls, stop: watch::Receiver<bool>) -> Self {
+        Self { http, runtime: Handle::current(), urls, turn: AtomicUsize::default(), stop }
+    }
+
+    async fn fetch_unless_stopped(&self, url: &str, path: &TilePath) -> anyhow::Result<Vec<u8>> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            answer = self.fetch(url, path) => answer,
+            // Where nobody can say it any more, it is not said.
+            Ok(_) = stop.wait_for(|stop| *stop) => anyhow::bail!("this node stops"),
+        }
     }
 
     async fn fetch(&self, url: &str, path: &TilePath) -> anyhow::Result<Vec<u8>> {
@@ -45,9 +57,14 @@ impl PeerTiles for KnownPeers {
 
     fn tile(&self, path: &TilePath) -> Result<Vec<u8>, String> {
         let urls = self.urls.lock().map(|urls| urls.clone()).unwrap_or_default();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = self.turn.load(Ordering::Relaxed);
         let url = urls.get(turn % urls.len().max(1)).ok_or("no other node is known yet")?;
-        self.runtime.block_on(self.fetch(url, path)).map_err(|error| format!("{error:#}"))
+        let answer = self.runtime.block_on(self.fetch_unless_stopped(url, path));
+        answer.inspect_err(|_| self.blame()).map_err(|error| format!("{error:#}"))
+    }
+
+    fn blame(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -81,18 +98,51 @@ mod tests {
         format!("http://{address}")
     }
 
+    const SOUND: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nbytes";
+
+    #[tokio::test]
+    async fn a_node_that_is_away_keeps_nobody_from_being_asked_for_everything() {
+        let away = "http://127.0.0.1:1".to_owned();
+        let urls = Arc::new(Mutex::new(vec![away, serve(vec![SOUND.to_vec(); 3])]));
+        let stop = watch::Sender::new(false);
+        let peer = KnownPeers::new(peering::http().unwrap(), urls, stop.subscribe());
+        let path = TilePath { kind: TileKind::Entries, index: 1234, width: 256 };
+        let (answers, blamed) = tokio::task::spawn_blocking(move || {
+            let answers = [(); 4].map(|()| peer.tile(&path).is_ok());
+            peer.blame();
+            (answers, peer.tile(&path).is_ok())
+        })
+        .await
+        .unwrap();
+        assert_eq!((answers, blamed), ([false, true, true, true], false));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_never_answers_is_not_waited_for_at_the_end() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let urls = Arc::new(Mutex::new(vec![format!("http://{}", silent.local_addr().unwrap())]));
+        let stop = watch::Sender::new(false);
+        let peer = KnownPeers::new(peering::http().unwrap(), urls, stop.subscribe());
+        let path = TilePath { kind: TileKind::Entries, index: 1234, width: 256 };
+        let asked = tokio::task::spawn_blocking(move || peer.tile(&path));
+        let _connected = tokio::task::spawn_blocking(move || silent.accept()).await.unwrap().unwrap();
+        stop.send_replace(true);
+        assert_eq!(asked.await.unwrap(), Err("this node stops".to_owned()));
+    }
+
     #[tokio::test]
     async fn answers_are_bounded_and_redirects_are_not_followed() {
         let long = [&b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"[..], &vec![7; ANSWER_BYTES_MAX + 1]].concat();
         let read_url = serve(vec![
-            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nbytes".to_vec(),
+            SOUND.to_vec(),
             b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec(),
             b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
                 .to_vec(),
             b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\nconnection: close\r\n\r\ntorn".to_vec(),
             long,
         ]);
-        let peer = KnownPeers::new(peering::http().unwrap(), Arc::new(Mutex::new(vec![read_url])));
+        let (stop, urls) = (watch::Sender::new(false), Arc::new(Mutex::new(vec![read_url])));
+        let peer = KnownPeers::new(peering::http().unwrap(), urls, stop.subscribe());
         let path = TilePath { kind: TileKind::Entries, index: 1234, width: 256 };
         let answers = tokio::task::spawn_blocking(move || [(); 5].map(|()| peer.tile(&path))).await.unwrap();
         assert_eq!(answers[0].as_deref(), Ok(&b"bytes"[..]));

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use ledger_core::{merkle::LeafIndex, tile::TileKind};
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
 
 use crate::tiles::full;
 
@@ -55,10 +56,11 @@ impl fmt::Display for Part {
 }
 
 /// What is known to be damaged.
-#[derive(Default)]
 pub(crate) struct Damage {
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Whether the process is told to end: nothing more is healed, also where the node is not open yet.
+    stop: watch::Receiver<bool>,
 }
 
 #[derive(Default)]
@@ -70,6 +72,10 @@ struct Inner {
 }
 
 impl Damage {
+    pub(crate) fn new(stop: watch::Receiver<bool>) -> Self {
+        Self { inner: Mutex::default(), changed: Condvar::new(), stop }
+    }
+
     /// Remembers a damaged part; says so the first time.
     pub(crate) fn note(&self, part: Part, reason: &str) {
         let mut inner = self.inner.lock();
@@ -131,6 +137,6 @@ impl Damage {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.inner.lock().closed
+        self.inner.lock().closed || *self.stop.borrow()
     }
 }

@@ -77,6 +77,9 @@ pub enum NodeError {
     /// A new network on which no quorum has signed anything yet.
     #[error("nothing is published yet: a quorum of the members has to sign first")]
     NothingPublished,
+    /// The node was told to stop before it had started.
+    #[error("it was told to stop before it had started")]
+    Stopped,
     /// A batch that this node itself cut cannot be executed.
     #[error("own batch: {0}")]
     Batch(#[from] BatchError),

@@ -148,6 +148,9 @@ pub struct NodeConfig {
 pub struct Node {
     handle: NodeHandle,
     ledger: Option<JoinHandle<()>>,
+    /// Turns true when the process is to end: a start that is under way then ends with
+    /// [`NodeError::Stopped`]. A node that is open is closed by whoever holds it.
+    pub stop: watch::Receiver<bool>,
     derive: Option<JoinHandle<()>>,
     repair: Option<JoinHandle<()>>,
 }
@@ -271,7 +274,7 @@ impl Opened {
             )));
         }
         let peers = config.peer_tiles;
-        let edge = repair::restore_edge(&applied, &state.store.edge(applied.size)?, &files, &peers)?;
+        let edge = repair::restore_edge(&applied, &state.store.edge(applied.size)?, &files, &peers, &config.stop)?;
         let tail = RwLock::new(edge);
         let frontier = Tree { tail: &tail, files: &files }.frontier(applied.size)?;
         let parent = Parent { height: applied.height, time: applied.time, hash: applied.header, frontier };
@@ -305,7 +308,7 @@ impl Opened {
             pool: Pool::new(config.pool_bytes_max),
             backlog: Backlog::default(),
             state_digests: StateDigests::default(),
-            damage: Damage::default(),
+            damage: Damage::new(config.stop),
             has_peers: !peers.is_empty(),
             failure: Mutex::default(),
             clock_offset_ms: Mutex::default(),
@@ -620,6 +623,9 @@ pub(crate) fn check_block_in(
     state: &impl ledger_core::state::StateRead,
     chain: &Hash32,
     parent: &Parent,
+        if shared.damage.is_closed() {
+            return Err(NodeError::Stopped);
+        }
     block: &Block,
 ) -> Result<Executed, NodeError> {
     let header = &block.header;

@@ -18,6 +18,7 @@ use ledger_core::{
     tile::{TILE_LEVELS_MAX, TILE_WIDTH, TileKind, TilePath, decode_hashes, encode_hashes, perfect_root},
 };
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use crate::{
     NodeError, NodeHandle,
@@ -35,6 +36,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How often peers are asked at the start, a second apart, until the node refuses to run: they may be
 /// starting too.
 const START_ATTEMPTS: usize = 30;
+/// How soon a start that is to end sees it.
+const STOP_INTERVAL: Duration = Duration::from_millis(50);
 /// A node that is alone makes a bundle again by executing the block log, with the state in memory:
 /// 200 MB for so many entries. Beyond that a person decides.
 const REPLAY_ENTRIES_MAX: u64 = 1_000_000;
@@ -46,6 +49,10 @@ pub trait PeerTiles: Send + Sync {
     /// The bytes of a tile or bundle, or why there are none. Blocks, for a bounded time; the answer is
     /// bounded too.
     fn tile(&self, path: &TilePath) -> Result<Vec<u8>, String>;
+
+    /// What the last calls brought does not lead to the root: where this stands for several, another
+    /// one is to be asked.
+    fn blame(&self) {}
 }
 
 /// Another member's node in this process.
@@ -105,13 +112,6 @@ pub(crate) fn run(shared: &Arc<Shared>, peers: &Peers) {
     }
 }
 
-/// Heals parts at the start, before there is a thread for it, while peers may be starting too.
-pub(crate) fn heal_at_start(shared: &Arc<Shared>, peers: &Peers, parts: &BTreeSet<Part>) -> bool {
-    let mut healer = Healer { shared, peers, turn: 0 };
-    for attempt in 0..if peers.is_empty() { 1 } else { START_ATTEMPTS } {
-        if attempt > 0 {
-            std::thread::sleep(RETRY_FIRST);
-        }
 /// When each damaged part is tried again: one that nobody has must not hold up what can be healed.
 #[derive(Default)]
 struct Retries(BTreeMap<Part, Retry>);
@@ -143,11 +143,27 @@ impl Retries {
     }
 }
 
+/// Heals parts at the start, before there is a thread for it, while peers may be starting too.
+pub(crate) fn heal_at_start(shared: &Arc<Shared>, peers: &Peers, parts: &BTreeSet<Part>) -> bool {
+    let mut healer = Healer { shared, peers, turn: 0 };
+    for attempt in 0..if peers.is_empty() { 1 } else { START_ATTEMPTS } {
+        if attempt > 0 && !rest(|| shared.damage.is_closed()) {
+            break;
+        }
         if healer.heal(parts) {
             return true;
         }
     }
     false
+}
+
+/// Waits until it is time to try again; false where it is time to end.
+fn rest(is_over: impl Fn() -> bool) -> bool {
+    let until = Instant::now() + RETRY_FIRST;
+    while !is_over() && Instant::now() < until {
+        std::thread::sleep(STOP_INTERVAL);
+    }
+    !is_over()
 }
 
 /// The edge at the start: from full tiles, or where they do not lead to the root, from what lies below
@@ -157,6 +173,7 @@ pub(crate) fn restore_edge(
     entries: &[Vec<u8>],
     files: &TileFiles,
     peers: &Peers,
+    stop: &watch::Receiver<bool>,
 ) -> Result<Tail, NodeError> {
     let leads = |tail: Result<Tail, NodeError>| {
         let tail = RwLock::new(tail?);
@@ -180,10 +197,11 @@ pub(crate) fn restore_edge(
         }
     }
     for attempt in 0..START_ATTEMPTS {
-        if attempt > 0 && !peers.is_empty() {
-            std::thread::sleep(RETRY_FIRST);
+        if attempt > 0 && !peers.is_empty() && !rest(|| *stop.borrow()) {
+            return Err(NodeError::Stopped);
         }
         for peer in peers {
+            // All of it from one peer: parts of two trees lead nowhere, and which one is wrong would not show.
             let tail = Tail::assemble(applied.size, entries.to_vec(), |level, children| {
                 let width = u16::try_from(children.end - children.start).unwrap_or_default();
                 let path = TilePath { kind: TileKind::Hashes(level), index: children.end / TILE_WIDTH, width };
@@ -195,7 +213,10 @@ pub(crate) fn restore_edge(
                     tracing::warn!(peer = peer.name(), "the right edge is restored from a peer");
                     return Ok(tail);
                 }
-                Err(error) => tracing::warn!(peer = peer.name(), %error, "a peer's tiles do not restore the edge"),
+                Err(error) => {
+                    tracing::warn!(peer = peer.name(), %error, "a peer's tiles do not restore the edge");
+                    peer.blame();
+                }
             }
         }
     }
@@ -227,6 +248,9 @@ pub(crate) fn had_root(shared: &Arc<Shared>, peers: &Peers, size: TreeSize, root
         return Ok(read? == *root);
     }
     if !heal_at_start(shared, peers, &unsound) {
+        if shared.damage.is_closed() {
+            return Err(NodeError::Stopped);
+        }
         read?;
         return Ok(false);
     }
@@ -370,6 +394,7 @@ impl Healer<'_> {
                     tracing::warn!(peer = peer.name(), path = path.path(), "a peer serves what is not of the tree");
                     metrics::counter!("chopmark_node_repair_refused_total", "peer" => peer.name().to_owned())
                         .increment(1);
+                    peer.blame();
                 }
                 Err(error) => {
                     tracing::warn!(peer = peer.name(), path = path.path(), error, "a peer does not help");

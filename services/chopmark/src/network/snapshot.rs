@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use chopmark_node::{BlockSource, Followed, NetworkConfig, NodeConfig, POOL_BYTES_MAX, keys::NodeKeys};
 use ledger_core::genesis::Genesis;
+use tokio::sync::watch;
 
 use super::peering;
 use crate::{
@@ -181,6 +182,8 @@ pub(crate) async fn restore(args: &NetworkRestoreArgs, out: &mut Out) -> anyhow:
         network: NetworkConfig { listen: file.node.listen, peers: Vec::new().into() },
         source: None,
         peer_tiles: Vec::new(),
+        // No signal is caught here: what was restored so far is taken up the next time.
+        stop: watch::Sender::new(false).subscribe(),
     };
     let snapshot = Arc::new(snapshot);
     let source: Arc<dyn BlockSource> = Arc::clone(&snapshot) as Arc<dyn BlockSource>;

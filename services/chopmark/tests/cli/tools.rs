@@ -99,6 +99,7 @@ fn data(test: &str) -> std::path::PathBuf {
         network,
         source: None,
         peer_tiles: Vec::new(),
+        stop: tokio::sync::watch::Sender::new(false).subscribe(),
     };
     Node::open(config).unwrap().close();
     data

@@ -34,7 +34,7 @@ use ledger_core::{
 };
 use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     byzantine::Liar,
@@ -869,6 +869,7 @@ impl World {
             network: NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new().into() },
             source: None,
             peer_tiles: Vec::new(),
+            stop: watch::Sender::new(false).subscribe(),
         })?;
         let applied = opened.applied;
         let ledger = opened.ledger()?;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,6 +20,7 @@ use ledger_core::{
     tile::{TileKind, TilePath},
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::{
     alone::{copy_folder, rebuild_root, segment_in},
@@ -328,6 +329,44 @@ async fn a_lone_node_heals_from_its_block_log_and_refuses_to_start_without_its_e
     place.fill(&node.handle(), 705).await;
 }
 
+/// Stands for several nodes: the first one serves junk, the next one what it has.
+struct Several {
+    sound: Arc<LocalPeer>,
+    blamed: AtomicBool,
+}
+
+impl PeerTiles for Several {
+    fn name(&self) -> &str {
+        "several.test"
+    }
+
+    fn tile(&self, path: &TilePath) -> Result<Vec<u8>, String> {
+        let mut bytes = self.sound.tile(path)?;
+        bytes[0] ^= u8::from(!self.blamed.load(Ordering::Relaxed));
+        Ok(bytes)
+    }
+
+    fn blame(&self) {
+        self.blamed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Is away, and says that the process is to end.
+struct LastCall {
+    stop: watch::Sender<bool>,
+}
+
+impl PeerTiles for LastCall {
+    fn name(&self) -> &str {
+        "gone.test"
+    }
+
+    fn tile(&self, _: &TilePath) -> Result<Vec<u8>, String> {
+        self.stop.send_replace(true);
+        Err("away".to_owned())
+    }
+}
+
 struct Together {
     consortium: Consortium,
     local: Vec<Arc<LocalPeer>>,
@@ -397,6 +436,42 @@ async fn a_member_heals_from_the_others_while_it_runs_and_at_the_start() {
     nodes.into_iter().for_each(Node::close);
     let member = &together.consortium.members[0];
     assert_eq!(fsck(&member.data(), Some(&member.guard())).unwrap().findings, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_needs_its_peers_asks_another_and_ends_when_it_is_to() {
+    let mut together = Together::new(2);
+    let mut nodes = vec![together.open(0), together.open(1)];
+    let handles: Vec<NodeHandle> = nodes.iter().map(Node::handle).collect();
+    together.consortium.tenant(&handles).await;
+    together.consortium.fill(&handles, 0..600).await;
+    drop(handles);
+    nodes.remove(0).close();
+    let log = together.consortium.members[0].data().join("log/tile");
+    let lose_edge = || {
+        for file in ["entries/001", "0/001"] {
+            fs::remove_file(log.join(file)).unwrap();
+        }
+    };
+    lose_edge();
+    let sound = Arc::clone(&together.local[1]);
+    let several = Several { sound: Arc::clone(&sound), blamed: AtomicBool::new(false) };
+    together.consortium.members[0].peer_tiles = vec![Arc::new(several)];
+    let node = together.open(0);
+    healed(&node.handle()).await;
+    assert!(log.join("0/001").exists() && log.join("entries/001").exists());
+    node.close();
+
+    lose_edge();
+    let member = &mut together.consortium.members[0];
+    member.peer_tiles = vec![Arc::new(LastCall { stop: member.stop.clone() })];
+    assert!(matches!(member.open(), Err(NodeError::Stopped)));
+    // Nothing is changed by a start that was ended.
+    member.stop.send_replace(false);
+    member.peer_tiles = vec![sound];
+    let node = together.open(0);
+    healed(&node.handle()).await;
+    together.consortium.fill(&[node.handle(), nodes[0].handle()], 600..601).await;
 }
 
 /// Keyspaces of an index by name.

@@ -28,6 +28,7 @@ use ledger_core::{
     },
     policy::Policy,
 };
+use tokio::sync::watch;
 
 pub(crate) const TENANT: &str = "ten_test";
 
@@ -37,6 +38,8 @@ pub(crate) struct Place {
     pub(crate) domain: String,
     network: NetworkConfig,
     pub(crate) peer_tiles: Vec<Arc<dyn PeerTiles>>,
+    /// Ends a start that is under way.
+    pub(crate) stop: watch::Sender<bool>,
 }
 
 impl Place {
@@ -54,7 +57,14 @@ impl Place {
         keys::generate(&folder.path().join("keys")).unwrap();
         let network = NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new().into() };
         let clock = Arc::new(AtomicU64::new(1_790_000_001_000));
-        Self { folder, clock, domain: domain.to_owned(), network, peer_tiles: Vec::new() }
+        Self {
+            folder,
+            clock,
+            domain: domain.to_owned(),
+            network,
+            peer_tiles: Vec::new(),
+            stop: watch::Sender::new(false),
+        }
     }
 
     fn init(&self, members: &[Self]) {
@@ -90,6 +100,7 @@ impl Place {
             network: self.network.clone(),
             source: None,
             peer_tiles: self.peer_tiles.clone(),
+            stop: self.stop.subscribe(),
         })
     }
 
