@@ -82,6 +82,15 @@ impl Backlog {
         if taken.is_empty() { None } else { Some(taken) }
     }
 
+    /// Takes the last `count` back and fills the backlog up, as if a large block were under way.
+    #[cfg(test)]
+    pub(crate) fn hold_back(&self, count: usize) -> Vec<Work> {
+        let mut inner = self.inner.lock();
+        inner.bytes += BACKLOG_BYTES_MAX;
+        let kept = inner.queue.len() - count;
+        inner.queue.split_off(kept).into()
+    }
+
     fn done(&self, bytes: usize) {
         self.inner.lock().bytes -= bytes;
         self.changed.notify_all();
