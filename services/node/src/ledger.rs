@@ -56,6 +56,7 @@ use crate::{
     keys::NodeKeys,
     pool::Ended,
     proposals::{Kept, Proposals},
+    rebuilding::RebuildMark,
 };
 
 /// Checkpoints are at least this much block time apart on average, unless the log rests.
@@ -74,6 +75,7 @@ const MESSAGE_WAKE: u8 = 2;
 /// Everything that the ledger writes, opened.
 pub(crate) struct Files {
     pub(crate) guard: Arc<Mutex<Guard>>,
+    pub(crate) rebuilding: RebuildMark,
     pub(crate) block_log: SegmentLog,
     pub(crate) checkpoint_log: SegmentLog,
     pub(crate) proposals: Proposals,
@@ -375,6 +377,9 @@ impl Ledger {
         }
         self.parent = commit(&self.shared, block, executed, bytes.len())?;
         self.prove_signed()?;
+        // Data that have caught up lose the mark before guard and submitters are told of anything.
+        let known = self.files.guard.lock().promise().decided;
+        self.files.rebuilding.compare(self.parent.height, known)?;
         self.files.proposals.clear()?;
         self.rested_since = self.now;
         if self.parent.frontier.size() == previous.1 {

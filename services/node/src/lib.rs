@@ -25,6 +25,7 @@ mod ledger;
 mod open;
 mod pool;
 mod proposals;
+mod rebuilding;
 mod repair;
 mod scrub;
 #[cfg(test)]

@@ -39,6 +39,7 @@ use crate::{
     ledger::{self, Ledger, commit},
     pool::Pool,
     proposals::Proposals,
+    rebuilding::RebuildMark,
     repair::{self, PeerTiles, Peers},
     statement,
     tail::Tree,
@@ -96,6 +97,11 @@ impl Layout {
         self.0.join("equivocations.jsonl")
     }
 
+    /// The mark of data that are being rebuilt, see [`RebuildMark`].
+    pub(crate) fn rebuilding(&self) -> PathBuf {
+        self.0.join("rebuilding")
+    }
+
     /// Index and state.
     #[must_use]
     pub fn derived(&self) -> PathBuf {
@@ -142,15 +148,15 @@ pub struct NodeConfig {
     pub source: Option<Arc<dyn BlockSource>>,
     /// Whom it asks for tiles and bundles that are damaged here; nobody where it is alone.
     pub peer_tiles: Vec<Arc<dyn PeerTiles>>,
+    /// Turns true when the process is to end: a start that is under way then ends with
+    /// [`NodeError::Stopped`]. A node that is open is closed by whoever holds it.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// A running node: dropping it stops its threads.
 pub struct Node {
     handle: NodeHandle,
     ledger: Option<JoinHandle<()>>,
-    /// Turns true when the process is to end: a start that is under way then ends with
-    /// [`NodeError::Stopped`]. A node that is open is closed by whoever holds it.
-    pub stop: watch::Receiver<bool>,
     derive: Option<JoinHandle<()>>,
     repair: Option<JoinHandle<()>>,
 }
@@ -205,6 +211,7 @@ pub(crate) struct Opened {
     layout: Layout,
     keys: NodeKeys,
     guard: Guard,
+    rebuilding: RebuildMark,
     block_log: SegmentLog,
     checkpoint_log: SegmentLog,
     /// What the index ends with.
@@ -236,8 +243,11 @@ impl Opened {
             None => apply_genesis(&store, &born)?,
         };
         // What guard and index know of was acknowledged: a tear there is damage, not an unfinished
-        // write, and is left for whoever can repair it.
-        let known = guard.promise().decided.max(applied.height) + 1;
+        // write, and is left for whoever can repair it. Of data that are being rebuilt, the guard
+        // knows heights that they do not have yet.
+        let mut rebuilding = RebuildMark::open(layout.rebuilding())?;
+        let decided = guard.promise().decided;
+        let known = rebuilding.height().unwrap_or(decided).max(applied.height) + 1;
         let mut options = Options { acknowledged_below: known, ..block_log_options() };
         if has(Bug::BlockLogSkipsSync) {
             options.sync = |_, _, _| Ok(());
@@ -257,6 +267,9 @@ impl Opened {
         if alone {
             check_guard_height(&guard, tip)?;
         }
+        // Before anything is appended to data that are behind, and before anything is told of data that
+        // have caught up.
+        rebuilding.compare(tip, decided)?;
         let signed = guard.promise().size.0;
         if alone && checkpoint_log.next_sequence() == 0 && signed > born.header.tree_size {
             return Err(NodeError::Damaged(format!(
@@ -315,13 +328,15 @@ impl Opened {
             genesis,
         });
         repair::unsound(&shared, repair::under_edge(applied.size))?;
-        Ok(Self { shared, applied, layout, keys: config.keys, guard, block_log, checkpoint_log, parent, alone, peers })
+        let keys = config.keys;
+        Ok(Self { shared, applied, layout, keys, guard, rebuilding, block_log, checkpoint_log, parent, alone, peers })
     }
 
     /// Replays what the index lacks and proves the tail. Whoever calls this brings the index up to
     /// date meanwhile ([`derive`]): a long replay waits for it.
     pub(crate) fn ledger(self) -> Result<Ledger, NodeError> {
-        let Self { shared, applied, layout, keys, guard, block_log, checkpoint_log, parent, alone, peers } = self;
+        let Self { shared, applied, layout, keys, guard, rebuilding, block_log, checkpoint_log, parent, alone, peers } =
+            self;
         let tip = block_log.next_sequence() - 1;
         let parent = replay(&shared, parent, tip)?;
         restore_state_digests(&shared, parent.height)?;
@@ -329,6 +344,7 @@ impl Opened {
         check_guard_root(&shared, &peers, &guard, &parent, alone)?;
         let files = ledger::Files {
             guard: Arc::new(Mutex::new(guard)),
+            rebuilding,
             block_log,
             checkpoint_log,
             proposals: Proposals::open(&layout.proposals(), parent.height + 1)?,
@@ -381,6 +397,9 @@ impl Node {
 
     fn stop(&mut self) {
         self.handle.0.pool.close();
+        // Before the ledger thread is waited for: it may wait for the derive thread, and that one for a
+        // bundle that nobody heals. What the index lacks then is replayed at the next start.
+        self.handle.0.damage.close();
         if let Some(ledger) = self.ledger.take() {
             let _panicked = ledger.join();
         }
@@ -396,9 +415,6 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Before the ledger thread is waited for: it may wait for the derive thread, and that one for a
-        // bundle that nobody heals. What the index lacks then is replayed at the next start.
-        self.handle.0.damage.close();
         self.stop();
     }
 }
@@ -600,6 +616,9 @@ fn replay(shared: &Shared, mut parent: Parent, tip: u64) -> Result<Parent, NodeE
     let known = parent.height;
     let next = known + 1 + u64::from(has(Bug::ReplaySkipsABlock));
     for height in next..=tip {
+        if shared.damage.is_closed() {
+            return Err(NodeError::Stopped);
+        }
         let bytes = shared.blocks.read(height)?.ok_or_else(|| damaged(height, "missing"))?;
         let block = Block::decode(&bytes).map_err(|error| damaged(height, &error.to_string()))?;
         let executed = check_block(shared, &parent, &block).map_err(|error| {
@@ -625,9 +644,6 @@ pub(crate) fn check_block_in(
     state: &impl ledger_core::state::StateRead,
     chain: &Hash32,
     parent: &Parent,
-        if shared.damage.is_closed() {
-            return Err(NodeError::Stopped);
-        }
     block: &Block,
 ) -> Result<Executed, NodeError> {
     let header = &block.header;

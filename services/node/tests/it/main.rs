@@ -5,4 +5,5 @@
 mod alone;
 mod consortium;
 mod repair;
+mod restore;
 mod support;

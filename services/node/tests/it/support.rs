@@ -67,6 +67,13 @@ impl Place {
         }
     }
 
+    /// The place of a node that is no member's.
+    pub(crate) fn observer(genesis: &Genesis) -> Self {
+        let place = Self::with_keys("press.test");
+        init(&place.data(), &place.guard(), genesis).unwrap();
+        place
+    }
+
     fn init(&self, members: &[Self]) {
         let member = |place: &Self| keys::public_member(&place.folder.path().join("keys"), &place.domain).unwrap();
         let genesis = Genesis {
@@ -89,8 +96,12 @@ impl Place {
     }
 
     pub(crate) fn open(&self) -> Result<Node, NodeError> {
+        Node::open(self.config()?)
+    }
+
+    pub(crate) fn config(&self) -> Result<NodeConfig, NodeError> {
         let clock = Arc::clone(&self.clock);
-        Node::open(NodeConfig {
+        Ok(NodeConfig {
             data: self.data(),
             guard: self.guard(),
             keys: NodeKeys::load(&self.folder.path().join("keys"))?,
