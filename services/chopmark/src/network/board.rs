@@ -193,3 +193,88 @@ impl Board {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ledger_core::{
+        SigningKey,
+        hash::sha3_256,
+        member::MemberSet,
+        operation::{MembersSet, Operation, OperationType, V1},
+        policy::Policy,
+    };
+
+    use super::*;
+
+    const CHAIN: Hash32 = Hash32([7; 32]);
+
+    fn key(member: u8, which: u8) -> SigningKey {
+        SigningKey::from_bytes(&[member * 10 + which; 32])
+    }
+
+    fn member(number: u8) -> Member {
+        let public = |which| Hash32(key(number, which).verifying_key().to_bytes());
+        Member {
+            cosigner_key: public(0),
+            domain: format!("member{number}.test"),
+            governance_key: public(1),
+            log_key: public(2),
+            submitter_keys: vec![public(3)],
+            validator_key: public(4),
+        }
+    }
+
+    /// A change of members that these members have approved.
+    fn proposal(governance: &Governance, number: u64, approvers: &[u8]) -> Proposal {
+        let operation = Operation::MembersSet(Box::new(MembersSet {
+            chain: CHAIN,
+            expires: 1_000,
+            kind: OperationType::MembersSet,
+            members: MemberSet::new((1..=3).map(member).collect()).unwrap(),
+            op: sha3_256(&number.to_be_bytes()),
+            replaces: governance.members.hash(),
+            request: sha3_256(b"request"),
+            v: V1,
+        }));
+        let mut proposal = Proposal::new(&operation, None).unwrap();
+        approvers.iter().for_each(|approver| proposal.approve(&CHAIN, &key(*approver, 1)));
+        proposal
+    }
+
+    #[tokio::test]
+    async fn one_member_alone_has_a_few_proposals_and_keeps_nobody_elses_out() {
+        let folder = std::env::temp_dir().join(format!("chopmark-board-{}", std::process::id()));
+        let board = Board::open(&folder, CHAIN).unwrap();
+        let governance = Governance {
+            height: 5,
+            members: MemberSet::new((1..=4).map(member).collect()).unwrap(),
+            pending: None,
+            policy: Policy::default(),
+            policy_hash: Hash32::ZERO,
+        };
+        let take = async |number, approvers: &[u8]| {
+            let taken = board.take_proposal(proposal(&governance, number, approvers), &governance).await;
+            taken.map(|proposal| proposal.approvals.len()).map_err(|error| error.to_string())
+        };
+        let most = PROPOSALS_OF_MEMBER_MAX as u64;
+        for number in 0..most {
+            assert_eq!(take(number, &[1]).await, Ok(1));
+        }
+        let refused = take(most, &[1]).await.unwrap_err();
+        assert!(refused.contains("of this member wait already"), "{refused}");
+        assert_eq!(take(0, &[1]).await, Ok(1), "what is kept is not counted twice");
+        assert_eq!(take(most, &[2]).await, Ok(1), "another member");
+        assert_eq!(take(most + 1, &[1, 2]).await, Ok(2), "two members");
+        // One that another member approves too makes room; a stranger's approval counts for nothing.
+        assert!(take(0, &[9]).await.is_ok_and(|approvals| approvals == 1));
+        assert!(take(most + 2, &[1]).await.is_err());
+        assert_eq!(take(0, &[3]).await, Ok(2));
+        assert_eq!(take(most + 2, &[1]).await, Ok(1));
+        assert_eq!(board.notices().await.proposals.len(), PROPOSALS_OF_MEMBER_MAX + 3);
+        // After a restart the same are there and count.
+        let board = Board::open(&folder, CHAIN).unwrap();
+        assert_eq!(board.notices().await.proposals.len(), PROPOSALS_OF_MEMBER_MAX + 3);
+        assert!(board.take_proposal(proposal(&governance, most + 3, &[1]), &governance).await.is_err());
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -374,3 +374,78 @@ pub(crate) async fn raw_blocks(
     reader.end()?;
     Ok(blocks)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+    };
+
+    use ledger_core::{
+        SigningKey, codec::Writer, execute::execute_genesis, genesis::Network, member::MemberSet, operation::V1,
+        policy::Policy, vote::Certificate,
+    };
+
+    use super::*;
+
+    /// A node that always answers with these blocks.
+    fn serve(blocks: &[Vec<u8>]) -> String {
+        let mut writer = Writer::new();
+        writer.u8(1).u32(u32::try_from(blocks.len()).unwrap());
+        blocks.iter().for_each(|block| {
+            writer.bytes(block).bytes(b"");
+        });
+        let body = writer.finish();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _request = stream.read(&mut [0; 4096]).unwrap();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    fn block() -> Block {
+        let public = |which: u8| Hash32(SigningKey::from_bytes(&[which; 32]).verifying_key().to_bytes());
+        let member = Member {
+            cosigner_key: public(1),
+            domain: "court.test".to_owned(),
+            governance_key: public(2),
+            log_key: public(3),
+            submitter_keys: vec![public(4)],
+            validator_key: public(5),
+        };
+        let header = execute_genesis(&Genesis {
+            members: MemberSet::new(vec![member]).unwrap(),
+            network: Network::Sandbox,
+            origin: "sandbox.test/log".to_owned(),
+            policy: Policy::default(),
+            time: 1,
+            v: V1,
+        })
+        .header;
+        let certificate = Certificate { height: 0, round: 0, signatures: Vec::new(), v: V1, value: header.hash() };
+        Block { header, batch: vec![0; 4], verdicts: Vec::new(), certificate }
+    }
+
+    #[tokio::test]
+    async fn nodes_without_news_do_not_keep_the_one_that_has_some_from_being_asked() {
+        let nothing = (0..ASKED_MAX).map(|_| serve(&[]));
+        let urls: Vec<String> = nothing.chain([serve(&[block().encode()])]).collect();
+        let source = HttpSource {
+            runtime: Handle::current(),
+            http: http().unwrap(),
+            urls: Arc::new(Mutex::new(urls.clone())),
+            state: Mutex::default(),
+        };
+        let count = urls.len();
+        let found = tokio::task::spawn_blocking(move || (0..count).map(|_| source.blocks(1).len()).collect::<Vec<_>>());
+        let found = found.await.unwrap();
+        assert_eq!(found[0], 0, "so many are asked at a time");
+        assert!(found[1..].contains(&1), "{found:?}");
+    }
+}
