@@ -5,8 +5,12 @@
 
 mod byzantine;
 mod checker;
+mod clients;
 pub(crate) mod disk;
+mod end;
 mod engine;
+mod faults;
+mod profile;
 pub(crate) mod store;
 mod world;
 
