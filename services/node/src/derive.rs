@@ -127,51 +127,59 @@ impl Drop for EndsRegularly<'_> {
 pub(crate) fn run(shared: &Arc<Shared>, mut applied: Applied) {
     let mut end = EndsRegularly { shared, regular: false };
     let mut last = Instant::now();
-    while let Some(work) = shared.backlog.take() {
-        if let Err(error) = apply_and_release(shared, &mut applied, &work) {
-            tracing::error!(%error, "index and state cannot be written");
-            shared.fail(&error);
-            return;
+    while let Some(mut work) = shared.backlog.take() {
+        while !work.is_empty() {
+            if let Err(error) = apply(shared, &mut applied, &mut work) {
+                tracing::error!(%error, "index and state cannot be written");
+                shared.fail(&error);
+                return;
+            }
+            thread::sleep(PAUSE.saturating_sub(last.elapsed()));
+            last = Instant::now();
         }
-        thread::sleep(PAUSE.saturating_sub(last.elapsed()));
-        last = Instant::now();
     }
     end.regular = true;
-}
-
-fn apply_and_release(shared: &Arc<Shared>, applied: &mut Applied, work: &[Work]) -> Result<(), NodeError> {
-    apply(shared, applied, work)?;
-    shared.backlog.done(work.iter().map(weight).sum());
-    Ok(())
 }
 
 /// What the thread does with the first of what waits now: the simulator has no threads.
 #[cfg(test)]
 pub(crate) fn step(shared: &Arc<Shared>, applied: &mut Applied, most: usize) -> Result<(), NodeError> {
-    let work: Vec<Work> = {
+    let mut work: Vec<Work> = {
         let queue = &mut shared.backlog.inner.lock().queue;
         let count = most.min(queue.len());
         queue.drain(..count).collect()
     };
-    if work.is_empty() { Ok(()) } else { apply_and_release(shared, applied, &work) }
+    apply(shared, applied, &mut work)?;
+    let queue = &mut shared.backlog.inner.lock().queue;
+    work.into_iter().rev().for_each(|work| queue.push_front(work));
+    Ok(())
 }
 
-fn apply(shared: &Arc<Shared>, applied: &mut Applied, mut work: &[Work]) -> Result<(), NodeError> {
+/// Applies work and takes out what is done. Some is left where damage keeps it from being done: it is
+/// noted, and the caller tries again.
+fn apply(shared: &Arc<Shared>, applied: &mut Applied, work: &mut Vec<Work>) -> Result<(), NodeError> {
     while !work.is_empty() {
         // A snapshot height ends a batch, so that the state of exactly that height is seen.
         let is_snapshot =
             |work: &Work| matches!(work, Work::Block(block) if block.height().is_multiple_of(STATE_DIGEST_INTERVAL));
         let end = work.iter().position(is_snapshot).map_or(work.len(), |at| at + 1);
-        let (group, rest) = work.split_at(end);
-        apply_group(shared, applied, group)?;
+        match apply_group(shared, applied, &work[..end]) {
+            Err(error @ NodeError::DamagedPart { .. }) if !shared.damage.is_closed() => {
+                shared.noted(error);
+                return Ok(());
+            }
+            result => result?,
+        }
+        let group: Vec<Work> = work.drain(..end).collect();
         if group.last().is_some_and(is_snapshot) {
             digest_in_background(shared, applied.height);
         }
-        work = rest;
+        shared.backlog.done(group.iter().map(weight).sum());
     }
     Ok(())
 }
 
+/// Applies a group of work as a whole. [`NodeError::DamagedPart`]: nothing of it is done yet.
 fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result<(), NodeError> {
     let blocks: Vec<&Arc<CommittedBlock>> = group
         .iter()
@@ -187,10 +195,10 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
             Work::Block(_) => None,
         })
         .collect();
-    let before = applied.size;
+    let mut next = *applied;
     if let Some(last) = blocks.last() {
         let header = &last.block.header;
-        *applied = Applied {
+        next = Applied {
             height: header.height,
             header: last.hash,
             size: TreeSize(header.tree_size),
@@ -200,11 +208,14 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
         };
     }
     if let Some((_, record)) = checkpoints.last() {
-        applied.checkpoints = record + 1;
+        next.checkpoints = record + 1;
     }
+    // Entries of the incomplete bundle. The tree may be ahead of that: a bundle that was full and
+    // written before may be damaged by now, and nothing goes on until it is healed.
+    let edge_of = if has(Bug::EdgeOfTheMarkBefore) { applied.size } else { next.size };
+    let edge = shared.tree().entries(edge_of.0 - edge_of.0 % TILE_WIDTH, edge_of.0)?;
+    *applied = next;
     let completed = shared.tail.write().take_completed();
-    let edge_of = if has(Bug::EdgeOfTheMarkBefore) { before } else { applied.size };
-    let edge = edge(shared, edge_of)?;
     // Durable after this line: every full tile of these blocks. The index does not know yet.
     if !has(Bug::MarkMovesBeforeTiles) {
         shared.files.write(&completed)?;
@@ -230,20 +241,6 @@ fn apply_group(shared: &Shared, applied: &mut Applied, group: &[Work]) -> Result
     }
     shared.recent.write().settle(applied.height, checkpoints.last().map(|(size, _)| *size));
     Ok(())
-}
-
-/// Entries of the incomplete bundle of the tree of `size`. The tree may be ahead of that: a bundle that
-/// was full and written before may be damaged by now, and nothing goes on until it is healed.
-fn edge(shared: &Shared, size: TreeSize) -> Result<Vec<Vec<u8>>, NodeError> {
-    loop {
-        match shared.tree().entries(size.0 - size.0 % TILE_WIDTH, size.0) {
-            Err(error @ NodeError::DamagedPart { .. }) if !shared.damage.is_closed() => {
-                shared.noted(error);
-                thread::sleep(PAUSE);
-            }
-            edge => return edge,
-        }
-    }
 }
 
 /// Computes the digest of the whole state at `height`, which the header of

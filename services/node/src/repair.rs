@@ -34,8 +34,8 @@ use crate::{
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How often peers are asked at the start, a second apart, until the node refuses to run: they may be
-/// starting too.
-const START_ATTEMPTS: usize = 30;
+/// starting too. The simulated world stands still meanwhile, and starts the node again instead.
+const START_ATTEMPTS: usize = if cfg!(test) { 1 } else { 30 };
 /// How soon a start that is to end sees it.
 const STOP_INTERVAL: Duration = Duration::from_millis(50);
 /// A node that is alone makes a bundle again by executing the block log, with the state in memory:
@@ -91,46 +91,68 @@ pub(crate) type Peers = [Arc<dyn PeerTiles>];
 
 /// Heals and scrubs until the node closes.
 pub(crate) fn run(shared: &Arc<Shared>, peers: &Peers) {
-    let mut healer = Healer { shared, peers, turn: 0 };
-    let mut retries = Retries::default();
-    let mut scrub = Scrub::new();
+    let (started, mut repair) = (Instant::now(), Repair::new());
     metrics::gauge!("chopmark_node_damaged_parts").set(shared.damage.parts().len() as f64);
     while !shared.damage.is_closed() {
-        let mut parts = shared.damage.fresh();
-        parts.extend(retries.due(shared.damage.parts(), Instant::now()));
-        if !parts.is_empty() {
-            healer.heal(&parts);
-            retries.tried(&parts, shared.damage.parts(), Instant::now());
-            // The ledger may sign again.
-            shared.pool.changed().notify_one();
-        }
-        if Instant::now() >= scrub.due() {
-            scrub.step(shared);
-        }
-        let next = retries.next().map_or(scrub.due(), |retry_at| scrub.due().min(retry_at));
-        shared.damage.wait(next.saturating_duration_since(Instant::now()));
+        let next = repair.step(shared, peers, || started.elapsed());
+        shared.damage.wait(next.saturating_sub(started.elapsed()));
     }
 }
 
-/// When each damaged part is tried again: one that nobody has must not hold up what can be healed.
+/// What the repair remembers from one pass to the next. It has no clock of its own: times are since
+/// any moment that stays the same.
+pub(crate) struct Repair {
+    turn: usize,
+    retries: Retries,
+    pub(crate) scrub: Scrub,
+}
+
+impl Repair {
+    /// Looks at everything that is known in its first pass.
+    pub(crate) fn new() -> Self {
+        Self { turn: 0, retries: Retries::default(), scrub: Scrub::new() }
+    }
+
+    /// One pass: heals what was noted since the last one, and what is due to be tried again, then
+    /// scrubs a step if that is due. Returns when the next pass is due, unless something is noted.
+    pub(crate) fn step(&mut self, shared: &Arc<Shared>, peers: &Peers, now: impl Fn() -> Duration) -> Duration {
+        let mut parts = shared.damage.fresh();
+        parts.extend(self.retries.due(shared.damage.parts(), now()));
+        if !parts.is_empty() {
+            let mut healer = Healer { shared, peers, turn: self.turn };
+            healer.heal(&parts);
+            self.turn = healer.turn;
+            self.retries.tried(&parts, shared.damage.parts(), now());
+            // The ledger may sign again.
+            shared.pool.changed().notify_one();
+        }
+        if now() >= self.scrub.due() {
+            self.scrub.step(shared, now());
+        }
+        self.retries.next().map_or(self.scrub.due(), |retry_at| self.scrub.due().min(retry_at))
+    }
+}
+
+/// When each damaged part is tried again, on the clock of [`Repair`]: one that nobody has must not hold
+/// up what can be healed.
 #[derive(Default)]
 struct Retries(BTreeMap<Part, Retry>);
 
 struct Retry {
-    at: Instant,
+    at: Duration,
     /// What was waited before that.
     pause: Duration,
 }
 
 impl Retries {
     /// Which of the damaged parts are to be tried now; forgets those that are damaged no more.
-    fn due(&mut self, damaged: Vec<Part>, now: Instant) -> Vec<Part> {
+    fn due(&mut self, damaged: Vec<Part>, now: Duration) -> Vec<Part> {
         self.0.retain(|part, _| damaged.contains(part));
         damaged.into_iter().filter(|part| self.0.get(part).is_none_or(|retry| retry.at <= now)).collect()
     }
 
     /// Puts off those of `parts` that are damaged still.
-    fn tried(&mut self, parts: &BTreeSet<Part>, damaged: Vec<Part>, now: Instant) {
+    fn tried(&mut self, parts: &BTreeSet<Part>, damaged: Vec<Part>, now: Duration) {
         for part in damaged.into_iter().filter(|part| parts.contains(part)) {
             let before = self.0.get(&part).map(|retry| retry.pause);
             let pause = before.map_or(RETRY_FIRST, |before| (2 * before).min(RETRY_MAX));
@@ -138,7 +160,7 @@ impl Retries {
         }
     }
 
-    fn next(&self) -> Option<Instant> {
+    fn next(&self) -> Option<Duration> {
         self.0.values().map(|retry| retry.at).min()
     }
 }
@@ -505,7 +527,7 @@ mod tests {
     #[test]
     fn a_part_that_nobody_has_does_not_hold_up_another() {
         let (lost, other) = (Part::Block(1), Part::Tile(TileKind::Entries, 2));
-        let (mut retries, mut now) = (Retries::default(), Instant::now());
+        let (mut retries, mut now) = (Retries::default(), Duration::ZERO);
         let mut pauses = Vec::new();
         for _ in 0..9 {
             assert_eq!(retries.due(vec![lost], now), [lost]);

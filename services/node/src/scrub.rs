@@ -1,6 +1,6 @@
 //! The slow walk over everything that is stored, so that damage is found that nobody reads.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ledger_core::{
     merkle::LeafIndex,
@@ -24,23 +24,23 @@ const KEYS_MAX: usize = 1_000;
 pub(crate) struct Scrub {
     /// Next bundle.
     next: u64,
-    due: Instant,
+    due: Duration,
 }
 
 impl Scrub {
-    /// Begins at the first bundle, now.
-    pub(crate) fn new() -> Self {
-        Self { next: 0, due: Instant::now() }
+    /// Begins at the first bundle, at once.
+    pub(crate) const fn new() -> Self {
+        Self { next: 0, due: Duration::ZERO }
     }
 
     /// When the next step is due.
-    pub(crate) const fn due(&self) -> Instant {
+    pub(crate) const fn due(&self) -> Duration {
         self.due
     }
 
     /// Checks one bundle with everything above it and in the index.
-    pub(crate) fn step(&mut self, shared: &Shared) {
-        self.due = Instant::now() + if shared.backlog.is_idle() { PAUSE } else { PAUSE_BUSY };
+    pub(crate) fn step(&mut self, shared: &Shared, now: Duration) {
+        self.due = now + if shared.backlog.is_idle() { PAUSE } else { PAUSE_BUSY };
         match self.check(shared) {
             Ok(true) => {
                 self.next += 1;
@@ -48,7 +48,7 @@ impl Scrub {
             }
             Ok(false) => {
                 self.next = 0;
-                self.due = Instant::now() + REST;
+                self.due = now + REST;
                 metrics::counter!("chopmark_node_scrub_rounds_total").increment(1);
             }
             // What is damaged is noted, and heals; the walk goes on behind it.
@@ -59,7 +59,7 @@ impl Scrub {
             Err(error) => {
                 let error = shared.noted(error);
                 tracing::warn!(%error, bundle = self.next, "the scrub cannot read");
-                self.due = Instant::now() + PAUSE_FAILED;
+                self.due = now + PAUSE_FAILED;
             }
         }
         metrics::gauge!("chopmark_node_scrub_bundle").set(self.next as f64);
