@@ -10,6 +10,11 @@ macro_rules! bugs {
         #[cfg(test)]
         impl Bug {
             pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Whether it shows only where something stored is damaged.
+            pub(crate) const fn is_of_repair(self) -> bool {
+                self as usize >= Self::SignsWhileDamaged as usize
+            }
         }
     };
 }
@@ -111,6 +116,29 @@ bugs! {
     ReplayStaysUnknownToTheGuard,
     /// A lone node starts on data that are older than its guard.
     OpensAnOlderCopyAlone,
+    // From here on: bugs of repair.
+    /// Checkpoints are signed while something is known to be damaged.
+    SignsWhileDamaged,
+    /// What is known to be damaged is forgotten by a restart.
+    RestartForgetsDamage,
+    /// What could not be healed counts as healed.
+    ForgetsWhatIsNotHealed,
+    /// A tile from a file is served without looking whether it leads to the root.
+    ServesWhatIsDamaged,
+    /// What a peer sends is written as it comes.
+    RepairBelievesPeers,
+    /// A tile that was made again is written in the place of its neighbour.
+    RepairsTheTileBeside,
+    /// A healed file is written over the damaged one, and not synced.
+    HealsInPlace,
+    /// The scrub does not look whether the index has what a bundle holds.
+    ScrubSkipsTheIndex,
+    /// The right edge of the start is not held against the root.
+    StartBelievesTheEdge,
+    /// What the index finds is not held against the entries.
+    FindsWhatIsNotThere,
+    /// The block that the index names is not held against the entry.
+    NamesTheWrongBlock,
 }
 
 /// Whether this bug is there.

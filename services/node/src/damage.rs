@@ -3,14 +3,30 @@
 //! Whoever meets damage notes it here; [`crate::repair`] takes it out once it is healed and read back.
 //! Invariant: while a part stands here that a signature rests on, this node signs no checkpoint.
 //! Only [`Damage::allows_signing`] is asked; otherwise a node would vouch for what it cannot show.
+//! What is known stands in a file too, a line for each part, so that a restart does not forget it.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use ledger_core::{merkle::LeafIndex, tile::TileKind};
+use ledger_core::{
+    merkle::LeafIndex,
+    tile::{TILE_WIDTH, TileKind, TilePath},
+};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use crate::tiles::full;
+use crate::{
+    NodeError,
+    bugs::{Bug, has},
+    disk::{self, Extent},
+    tiles::full,
+};
 
 /// A part of the stored data that can be damaged for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +50,25 @@ impl Part {
             Self::Tile(TileKind::Entries, _) => "bundle",
             Self::Key(_) | Self::BlockOf(_) | Self::CheckpointOver(_) => "index",
             Self::Block(_) => "block",
+        }
+    }
+
+    /// Reads a part as [`fmt::Display`] writes it.
+    fn parse(line: &str) -> Option<Self> {
+        let number = |prefix| line.strip_prefix(prefix)?.parse().ok();
+        if let Some(path) = TilePath::parse(line) {
+            let TilePath { kind, index, width } = path;
+            (u64::from(width) == TILE_WIDTH).then_some(Self::Tile(kind, index))
+        } else if let Some(key) = line.strip_prefix("index of ").and_then(|key| key.split_once(':')) {
+            let mut bytes = [key.0.parse().ok()?; 33];
+            hex::decode_to_slice(key.1, &mut bytes[1..]).ok()?;
+            Some(Self::Key(bytes))
+        } else if let Some(index) = number("index of the block of entry ") {
+            Some(Self::BlockOf(LeafIndex(index)))
+        } else if let Some(index) = number("index of the checkpoint over entry ") {
+            Some(Self::CheckpointOver(LeafIndex(index)))
+        } else {
+            number("block ").map(Self::Block)
         }
     }
 
@@ -61,6 +96,7 @@ pub(crate) struct Damage {
     changed: Condvar,
     /// Whether the process is told to end: nothing more is healed, also where the node is not open yet.
     stop: watch::Receiver<bool>,
+    path: PathBuf,
 }
 
 #[derive(Default)]
@@ -68,12 +104,46 @@ struct Inner {
     parts: BTreeSet<Part>,
     /// Noted since the thread last looked.
     fresh: BTreeSet<Part>,
+    /// What the file says.
+    kept: BTreeSet<Part>,
     closed: bool,
 }
 
 impl Damage {
-    pub(crate) fn new(stop: watch::Receiver<bool>) -> Self {
-        Self { inner: Mutex::default(), changed: Condvar::new(), stop }
+    /// Takes up what was known before the restart. The repair looks at all of it first.
+    pub(crate) fn open(path: PathBuf, stop: watch::Receiver<bool>) -> Result<Self, NodeError> {
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(NodeError::io("read", &path))?,
+        };
+        let mut kept = BTreeSet::new();
+        for line in String::from_utf8_lossy(&text).lines().filter(|_| !has(Bug::RestartForgetsDamage)) {
+            match Part::parse(line) {
+                Some(part) => drop(kept.insert(part)),
+                None => tracing::warn!(line, path = %path.display(), "not the name of a damaged part"),
+            }
+        }
+        if !kept.is_empty() {
+            tracing::warn!(parts = kept.len(), "damage is known from before the restart");
+        }
+        let inner = Inner { parts: kept.clone(), fresh: kept.clone(), kept, closed: false };
+        Ok(Self { inner: Mutex::new(inner), changed: Condvar::new(), stop, path })
+    }
+
+    /// Writes down what is known, where the file says something else. Dying before that is harmless only
+    /// as far as the scrub finds it again: the repair calls this before it heals anything.
+    pub(crate) fn keep(&self) -> Result<(), NodeError> {
+        let parts = {
+            let inner = self.inner.lock();
+            if inner.parts == inner.kept {
+                return Ok(());
+            }
+            inner.parts.clone()
+        };
+        let text: String = parts.iter().map(|part| format!("{part}\n")).collect();
+        write_whole(&self.path, &text).map_err(NodeError::io("write", &self.path))?;
+        self.inner.lock().kept = parts;
+        Ok(())
     }
 
     /// Remembers a damaged part; says so the first time.
@@ -119,6 +189,12 @@ impl Damage {
         self.inner.lock().parts.iter().copied().collect()
     }
 
+    /// Whether there is something for the repair.
+    #[cfg(test)]
+    pub(crate) fn is_fresh(&self) -> bool {
+        !self.inner.lock().fresh.is_empty()
+    }
+
     pub(crate) fn fresh(&self) -> BTreeSet<Part> {
         std::mem::take(&mut self.inner.lock().fresh)
     }
@@ -138,5 +214,49 @@ impl Damage {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.inner.lock().closed || *self.stop.borrow()
+    }
+}
+
+/// Puts a file in place of the one before; when it returns, it is durable under its name.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let (temporary, folder) = (path.with_extension("tmp"), path.parent().unwrap_or(path));
+    let mut file = File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    disk::sync(&file, &temporary, Extent::Data)?;
+    fs::rename(&temporary, path)?;
+    disk::sync(&File::open(folder)?, folder, Extent::All)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> Result<Damage, NodeError> {
+        Damage::open(path.to_owned(), watch::Sender::new(false).subscribe())
+    }
+
+    #[test]
+    fn what_is_known_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("damage");
+        let parts = [
+            Part::Tile(TileKind::Hashes(2), 1_234_567),
+            Part::Tile(TileKind::Entries, 0),
+            Part::Key([7; 33]),
+            Part::Key([0; 33]),
+            Part::BlockOf(LeafIndex(u64::MAX)),
+            Part::CheckpointOver(LeafIndex(3)),
+            Part::Block(9),
+        ];
+        let damage = open(&path).unwrap();
+        assert!(damage.allows_signing());
+        parts.iter().for_each(|part| damage.note(*part, "test"));
+        damage.keep().unwrap();
+        let again = open(&path).unwrap();
+        assert_eq!(again.fresh(), BTreeSet::from(parts));
+        assert!(!again.allows_signing());
+        parts.iter().for_each(|part| again.healed(part));
+        again.keep().unwrap();
+        assert!(open(&path).unwrap().parts().is_empty());
     }
 }

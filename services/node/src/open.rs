@@ -102,6 +102,12 @@ impl Layout {
         self.0.join("rebuilding")
     }
 
+    /// Parts that are known to be damaged.
+    #[must_use]
+    pub fn damage(&self) -> PathBuf {
+        self.0.join("damage")
+    }
+
     /// Index and state.
     #[must_use]
     pub fn derived(&self) -> PathBuf {
@@ -321,7 +327,7 @@ impl Opened {
             pool: Pool::new(config.pool_bytes_max),
             backlog: Backlog::default(),
             state_digests: StateDigests::default(),
-            damage: Damage::new(config.stop),
+            damage: Damage::open(layout.damage(), config.stop)?,
             has_peers: !peers.is_empty(),
             failure: Mutex::default(),
             clock_offset_ms: Mutex::default(),

@@ -6,10 +6,12 @@
 mod byzantine;
 mod checker;
 mod clients;
+mod damage;
 pub(crate) mod disk;
 mod end;
 mod engine;
 mod faults;
+mod peers;
 mod profile;
 pub(crate) mod store;
 mod world;
@@ -32,7 +34,9 @@ fn number(name: &str) -> Option<u64> {
 
 /// Runs a seed; a panic is a fault like any other.
 fn run(seed: u64, bug: Option<Bug>) -> Result<world::Tally, String> {
-    let run = || bugs::with(bug, || world::run(seed));
+    // Where a bug is one of repair, worlds without damage cannot find it.
+    let damaged = bug.is_some_and(Bug::is_of_repair);
+    let run = || bugs::with(bug, || world::run(seed, damaged));
     std::panic::catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         Err(text.or(panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default())

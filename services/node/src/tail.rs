@@ -14,6 +14,7 @@ use ledger_core::{
 
 use crate::{
     NodeError,
+    bugs::{Bug, has},
     tiles::{FullTile, TileFiles},
 };
 
@@ -287,7 +288,9 @@ impl Tree<'_> {
             return Ok(in_memory);
         }
         let bytes = self.files.read(path.kind, path.index)?;
-        self.check_bytes(path.kind, path.index, &bytes)?;
+        if !has(Bug::ServesWhatIsDamaged) {
+            self.check_bytes(path.kind, path.index, &bytes)?;
+        }
         Ok(Some(prefix(path.kind, bytes, width)))
     }
 

@@ -9,17 +9,19 @@ use ledger_core::{
     execute::{Parent, execute, execute_genesis},
     genesis::Genesis,
     member::MemberSet,
-    merkle::TreeSize,
+    merkle::{LeafIndex, TreeSize},
     note::Note,
     outcome::{RejectionCode, Verdict},
     policy_file::PolicyFile,
     state::{apply_changes, key, members},
+    tile::{TILE_WIDTH, TileKind, TilePath, encode_hashes, push_entry},
     verify::SignedCheckpoint,
     vote::{Certificate, VoteType},
 };
 
 use super::engine::{Proposed, Sealed, Vote};
 use crate::{
+    derived::{IndexKey, index_keys},
     guard::{Promise, Step},
     handle::Published,
 };
@@ -41,6 +43,10 @@ pub(crate) struct Checker {
     values: Vec<Hash32>,
     /// Root of each size at which a block ends.
     roots: BTreeMap<u64, Hash32>,
+    /// All entries with their leaf hashes and heights.
+    entries: Vec<(Vec<u8>, Hash32, u64)>,
+    /// Where each key stands, ascending.
+    positions: HashMap<IndexKey, Vec<u64>>,
     /// Policies by their first size.
     policies: BTreeMap<u64, String>,
     /// How each operation ended, and at which height.
@@ -67,9 +73,11 @@ impl Checker {
         apply_changes(&mut state, born.changes);
         let parent = Parent { height: 0, time: genesis.time, hash: born.header.hash(), frontier: born.frontier };
         let policy = PolicyFile::text_of_members(&genesis.origin, &genesis.members);
-        Self {
+        let mut checker = Self {
             chain: genesis.chain_id(),
             state,
+            entries: Vec::new(),
+            positions: HashMap::new(),
             roots: BTreeMap::from([(parent.frontier.size().0, parent.frontier.root())]),
             parent,
             values: Vec::new(),
@@ -80,7 +88,53 @@ impl Checker {
             signed: (0..nodes).map(|_| Signatures::default()).collect(),
             latest_ms: 0,
             genesis,
+        };
+        checker.grow(born.entries, &born.leaves, 0);
+        checker
+    }
+
+    fn grow(&mut self, entries: Vec<Vec<u8>>, leaves: &[Hash32], height: u64) {
+        for (key, index) in index_keys(self.entries.len() as u64, &entries) {
+            self.positions.entry(key).or_default().push(index);
         }
+        self.entries.extend(entries.into_iter().zip(leaves).map(|(entry, leaf)| (entry, *leaf, height)));
+    }
+
+    pub(crate) fn entry(&self, index: LeafIndex) -> Option<&[u8]> {
+        Some(&self.entries.get(usize::try_from(index.0).ok()?)?.0)
+    }
+
+    /// Height of the block that holds an entry of the log.
+    pub(crate) fn height_of(&self, index: LeafIndex) -> u64 {
+        self.entries[usize::try_from(index.0).unwrap()].2
+    }
+
+    /// The last entry of each block below `size`: what the index says of blocks and checkpoints, it says
+    /// of one of these.
+    pub(crate) fn ends(&self, size: u64) -> Vec<LeafIndex> {
+        let height = |index: u64| self.height_of(LeafIndex(index));
+        (0..size).filter(|index| index + 1 == size || height(*index) != height(index + 1)).map(LeafIndex).collect()
+    }
+
+    /// Where a key stands below `size`.
+    pub(crate) fn positions(&self, key: &IndexKey, size: u64) -> Vec<LeafIndex> {
+        let all = self.positions.get(key).into_iter().flatten();
+        all.filter(|index| **index < size).map(|index| LeafIndex(*index)).collect()
+    }
+
+    /// Bytes of a bundle or of a tile of the lowest level, as far as blocks have been decided.
+    pub(crate) fn tile(&self, path: &TilePath) -> Option<Vec<u8>> {
+        let first = usize::try_from(path.index * TILE_WIDTH).unwrap();
+        let entries = self.entries.get(first..first + usize::from(path.width))?;
+        let mut bundle = Vec::new();
+        match path.kind {
+            TileKind::Hashes(0) => {
+                return Some(encode_hashes(&entries.iter().map(|entry| entry.1).collect::<Vec<_>>()));
+            }
+            TileKind::Hashes(_) => return None,
+            TileKind::Entries => entries.iter().for_each(|entry| push_entry(&mut bundle, &entry.0)),
+        }
+        Some(bundle)
     }
 
     pub(crate) fn height(&self) -> u64 {
@@ -154,6 +208,7 @@ impl Checker {
                 return Err(format!("an operation ended twice, the second time at height {height}"));
             }
         }
+        self.grow(executed.entries, &executed.leaves, height);
         self.parent = Parent { height, time, hash: value, frontier: executed.frontier };
         self.roots.insert(self.size().0, self.parent.frontier.root());
         self.values.push(value);

@@ -42,7 +42,7 @@ pub(super) struct Pending {
 
 impl World {
     pub(super) fn client(&mut self) -> Result<(), Fault> {
-        if self.submissions < self.profile.submissions {
+        if self.submissions < self.profile.submissions && self.has_something_to_submit() {
             self.submissions += 1;
             self.make_operations();
         }
@@ -88,7 +88,8 @@ impl World {
     fn make_operations(&mut self) {
         let chain = self.genesis.chain_id();
         let mut made = Vec::new();
-        let large = if self.submissions == 3 { self.profile.large } else { 0 };
+        let is_large = (3..3 + self.profile.larges).contains(&self.submissions);
+        let large = if is_large { self.profile.large } else { 0 };
         let count = if large > 0 { large } else { self.random.random_range(1..4) };
         for _ in 0..count {
             let number = (self.operations.len() + made.len()).to_be_bytes();

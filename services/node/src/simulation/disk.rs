@@ -41,6 +41,14 @@ pub(crate) struct Image {
     pub(crate) index: Contents,
 }
 
+impl Image {
+    /// Index and tiles are derived: moved away, they come back.
+    pub(crate) fn lose_derived(&mut self) {
+        self.index.clear();
+        self.files.retain(|path, _| !path.starts_with("data/log"));
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     File(u64),
@@ -183,6 +191,22 @@ pub(crate) fn crash(root: &Path, crash: Crash) -> io::Result<Image> {
         None => disk.image(root, crash),
     })
     .unwrap_or_else(|| Err(lost()))
+}
+
+/// Damages a file under a running node, and what is durable of it, or takes it away.
+pub(crate) fn damage(path: &Path, bytes: Option<&[u8]>) -> io::Result<()> {
+    let damage = |disk: &mut Disk| {
+        let Some(bytes) = bytes else {
+            if let Some(names) = path.parent().and_then(|folder| disk.names.get_mut(folder)) {
+                names.remove(path);
+            }
+            return fs::remove_file(path);
+        };
+        fs::write(path, bytes)?;
+        disk.bytes.insert(fs::metadata(path)?.ino(), bytes.to_vec());
+        Ok(())
+    };
+    with(path, |_, disk| damage(disk)).unwrap_or_else(|| Err(lost()))
 }
 
 /// The synced bytes of a file that is never renamed.

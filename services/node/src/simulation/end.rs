@@ -43,12 +43,13 @@ impl World {
                 let shared = &running.ledger.shared;
                 let published = shared.published.load().as_ref().as_ref().map(|published| published.size.0);
                 format!(
-                    "{at}{} at height {}, size {} of which {published:?} published, {} bytes in its pool; {}\n",
+                    "{at}{} at height {}, size {} of which {published:?} published, {} bytes in its pool; {}{}\n",
                     if running.engine.votes() { "" } else { " follows" },
                     running.ledger.parent().height,
                     running.ledger.parent().frontier.size().0,
                     shared.pool.bytes(),
-                    running.engine.standing()
+                    running.engine.standing(),
+                    node.damaged(),
                 )
             }
         };
@@ -68,7 +69,8 @@ impl World {
                 .as_ref()
                 .is_some_and(|published| published.height == height && published.size == size);
             let member = self.checker.is_member(&domain(at));
-            running.ledger.parent().height == height && shared.pool.is_empty() && (covered || !member)
+            let sound = self.profile.liar == Some(at) || shared.damage.parts().is_empty();
+            running.ledger.parent().height == height && shared.pool.is_empty() && (covered || !member) && sound
         };
         self.pending.is_empty() && self.nodes.iter().enumerate().all(is_up)
     }
@@ -80,6 +82,7 @@ impl World {
                 return Err(format!("{op} was answered and is not in the log"));
             }
         }
+        self.heal()?;
         for at in (0..self.nodes.len()).filter(|at| self.is_honest(*at)).collect::<Vec<_>>() {
             self.check_node(at)?;
         }

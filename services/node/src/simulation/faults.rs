@@ -12,6 +12,7 @@ use rand::{RngExt as _, seq::SliceRandom as _};
 
 use super::{
     checker::Fault,
+    damage::published_size,
     disk::{self, Crash, Image},
     engine::Wal,
     profile::{keys, public},
@@ -28,6 +29,8 @@ pub(super) enum FaultKind {
     Clock(usize, i64),
     /// The engine brings a decision that too few have signed.
     ShortCertificate(usize),
+    /// Something that a node has stored is damaged.
+    Damage(usize),
 }
 
 impl World {
@@ -68,6 +71,7 @@ impl World {
             };
             self.schedule(at, Event::Fault(kind));
         }
+        let end = self.plan_damage(end);
         self.schedule(end, Event::End);
     }
 
@@ -100,6 +104,7 @@ impl World {
                 self.nodes[at].short_certificate = true;
                 Ok(())
             }
+            FaultKind::Damage(at) => self.damage(at),
         }
     }
 
@@ -156,17 +161,20 @@ impl World {
             return Ok(());
         }
         self.older_copy(at)?;
-        if self.random.random_bool(0.05) {
-            // Index and tiles are derived: moved away, they come back.
-            self.nodes[at].image.index.clear();
-            self.nodes[at].image.files.retain(|path, _| !path.starts_with("data/log"));
+        let moved_away = self.random.random_bool(0.05);
+        if moved_away {
+            self.nodes[at].image.lose_derived();
         }
+        self.wounds_at_start(at, moved_away)?;
         let image = self.nodes[at].image.clone();
         match self.open(at, &image) {
             Ok(mut running) => {
                 let (promise, tip) = (self.promise(at), running.ledger.parent().height);
                 if self.is_honest(at) {
                     self.checker.started(at, tip, &promise)?;
+                    if running.ledger.signed().0 > published_size(&running) {
+                        self.may_have_signed(at, &running)?;
+                    }
                     let highest = self.checker.height();
                     if tip > highest {
                         // Decided in the moment of the crash.
@@ -180,6 +188,7 @@ impl World {
                 self.settle(at, &mut running, out, started.is_ok())?;
                 self.nodes[at].running = Some(running);
                 self.nodes[at].wake_at = 0;
+                self.repair_starts(at);
                 match started {
                     Err(_) if disk::has_crashed(&self.nodes[at].place) => self.crash(at, Crash::PowerLost),
                     Err(failure) => self.failed(at, failure),
@@ -191,7 +200,7 @@ impl World {
                 if disk::has_crashed(&self.nodes[at].place) {
                     let place = self.nodes[at].place.clone();
                     self.nodes[at].image = disk::crash(&place, Crash::PowerLost).map_err(|error| error.to_string())?;
-                } else if !earlier && self.is_honest(at) {
+                } else if !earlier && self.is_honest(at) && !self.is_excused(at, &error) {
                     return Err(format!("node {at} does not start: {error}"));
                 }
                 disk::forget(&self.nodes[at].place);

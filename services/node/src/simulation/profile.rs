@@ -68,6 +68,8 @@ pub(super) struct Profile {
     pub(super) submissions: usize,
     /// Operations of one submission that fills tiles.
     pub(super) large: usize,
+    /// How many such submissions there are.
+    pub(super) larges: usize,
     pub(super) faults: usize,
     pub(super) liar: Option<usize>,
     pub(super) older_copies: bool,
@@ -98,6 +100,7 @@ impl Profile {
             derive: [0.02, 0.2, 1.0][random.random_range(0..3)],
             submissions: random.random_range(3..7),
             large: if random.random_bool(0.06) { random.random_range(256..300) } else { 0 },
+            larges: 1,
             faults: random.random_range(1..10),
             liar,
             older_copies,

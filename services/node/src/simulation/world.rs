@@ -30,6 +30,7 @@ use super::{
     byzantine::Liar,
     checker::{Checker, Fault},
     clients::{Asked, Pending},
+    damage::{Damaging, Wounds},
     disk::{self, Crash, Image},
     engine::{Effect, Engine, Message, Timeout, Vote, Wal},
     faults::FaultKind,
@@ -42,6 +43,7 @@ use crate::{
     init,
     ledger::Ledger,
     open::Opened,
+    repair::Repair,
 };
 
 const ORIGIN: &str = "sandbox.test/log";
@@ -92,6 +94,10 @@ pub(super) enum Event {
     Client,
     Fault(FaultKind),
     Restart(usize),
+    /// A node's repair is due.
+    Repair(usize, u32),
+    /// Somebody reads at a node.
+    Read,
     End,
 }
 
@@ -125,6 +131,7 @@ pub(super) struct Running {
     pub(super) ledger: Ledger,
     pub(super) applied: Applied,
     pub(super) engine: Engine,
+    pub(super) repair: Repair,
     pub(super) seen: u64,
 }
 
@@ -146,11 +153,13 @@ pub(super) struct Node {
     pub(super) forgot: bool,
     pub(super) short_certificate: bool,
     pub(super) liar: Option<Liar>,
+    pub(super) wounds: Wounds,
 }
 
 pub(super) struct World {
     pub(super) random: ChaCha8Rng,
     pub(super) profile: Profile,
+    pub(super) damaging: Damaging,
     pub(super) now: u64,
     queue: BinaryHeap<Reverse<Queued>>,
     pub(super) number: u64,
@@ -171,8 +180,10 @@ pub(super) struct World {
 }
 
 /// One run of a seed.
-pub(crate) fn run(seed: u64) -> Result<Tally, Fault> {
-    let mut world = World::new(seed).map_err(|error| format!("setting up: {error}"))?;
+///
+/// `damaged`: something is damaged whatever the seed says.
+pub(crate) fn run(seed: u64, damaged: bool) -> Result<Tally, Fault> {
+    let mut world = World::new(seed, damaged).map_err(|error| format!("setting up: {error}"))?;
     let result = world.run();
     for node in &world.nodes {
         disk::forget(&node.place);
@@ -186,9 +197,10 @@ fn temporary() -> std::io::Result<tempfile::TempDir> {
 }
 
 impl World {
-    fn new(seed: u64) -> Result<Self, NodeError> {
+    fn new(seed: u64, damaged: bool) -> Result<Self, NodeError> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let profile = Profile::draw(&mut random);
+        let mut profile = Profile::draw(&mut random);
+        let damaging = Damaging::draw(seed, damaged, &mut profile);
         let folder = temporary().map_err(NodeError::io("create folder", "temporary"))?;
         let genesis = Genesis {
             members: member_set(&(0..profile.members).collect()),
@@ -220,6 +232,7 @@ impl World {
                 forgot: false,
                 short_certificate: false,
                 liar: (profile.liar == Some(at)).then(Liar::default),
+                wounds: Wounds::default(),
             });
         }
         let mut world = Self {
@@ -227,6 +240,7 @@ impl World {
             group: vec![0; profile.nodes],
             random,
             profile,
+            damaging,
             now: 0,
             queue: BinaryHeap::new(),
             number: 0,
@@ -288,12 +302,15 @@ impl World {
                 }
                 Event::Client => self.client()?,
                 Event::Restart(node) => self.restart(node)?,
+                Event::Repair(node, incarnation) => self.repair(node, incarnation)?,
+                Event::Read => self.read()?,
                 Event::Fault(fault) => self.fault(fault)?,
                 Event::End => {
                     calm_since = Some(self.now);
                     self.calm_down();
                 }
             }
+            self.notice();
             let late = calm_since.is_some_and(|since| self.now > since + RECOVERY_MAX);
             if late || self.tally.messages > MESSAGES_MAX {
                 if self.is_halted() {
@@ -344,7 +361,7 @@ impl World {
         let Some(mut running) = self.nodes[at].running.take() else { return Ok(()) };
         self.nodes[at].clock.store(clock, Ordering::Relaxed);
         (self.now, at, what, running.ledger.parent().height).hash(&mut self.trace);
-        let mut out = Vec::new();
+        let (mut out, signed) = (Vec::new(), running.ledger.signed());
         let derives = match self.random.random_bool(self.profile.derive) {
             _ if self.calm => usize::MAX,
             true => self.random.random_range(1..4),
@@ -357,6 +374,9 @@ impl World {
         };
         let result = step();
         let stopped = running.ledger.shared.failure();
+        if running.ledger.signed() > signed && self.is_honest(at) {
+            self.may_have_signed(at, &running)?;
+        }
         self.settle(at, &mut running, out, result.is_ok())?;
         self.nodes[at].running = Some(running);
         self.answers(at)?;
@@ -452,7 +472,8 @@ impl World {
                 }
                 Effect::Signed(proposed) if honest => self.checker.proposed(at, &proposed, &promise)?,
                 Effect::Decided(sealed) if honest => {
-                    let may_sign = sealed.member && finished && !self.nodes[at].restored;
+                    let whole = running.ledger.shared.damage.allows_signing();
+                    let may_sign = sealed.member && finished && !self.nodes[at].restored && whole;
                     Checker::sealed(at, &sealed, may_sign)?;
                 }
                 Effect::Misjudged(height) if honest => {
@@ -537,7 +558,7 @@ impl World {
     }
 
     pub(super) fn open(&mut self, at: usize, image: &Image) -> Result<Running, NodeError> {
-        let clock_ms = self.clock_ms(at);
+        let (clock_ms, peer_tiles) = (self.clock_ms(at), self.peers_of(at));
         let node = &mut self.nodes[at];
         disk::start(&node.place, image, self.random.random()).map_err(NodeError::io("restore", &node.place))?;
         node.clock.store(clock_ms, Ordering::Relaxed);
@@ -552,12 +573,12 @@ impl World {
             network: NetworkConfig { listen: ([127, 0, 0, 1], 0).into(), peers: Vec::new().into() },
             source: None,
             stop: watch::Sender::new(false).subscribe(),
-            peer_tiles: Vec::new(),
+            peer_tiles,
         })?;
         let applied = opened.applied;
         let ledger = opened.ledger()?;
         let engine = Engine::new(&ledger, node.wal.clone(), self.now);
-        Ok(Running { ledger, applied, engine, seen: 0 })
+        Ok(Running { ledger, applied, engine, repair: Repair::new(), seen: 0 })
     }
 }
 
