@@ -459,7 +459,7 @@ async fn a_start_that_needs_its_peers_asks_another_and_ends_when_it_is_to() {
     together.consortium.members[0].peer_tiles = vec![Arc::new(several)];
     let node = together.open(0);
     healed(&node.handle()).await;
-    assert!(log.join("0/001").exists() && log.join("entries/001").exists());
+    until("both are back", || log.join("0/001").exists() && log.join("entries/001").exists()).await;
     node.close();
 
     lose_edge();
