@@ -286,6 +286,24 @@ async fn jitter_stalls_resets_and_half_open_ways_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_one_end_has_lost_is_made_again_by_both() {
+    let mut network = Network::start(4).await.unwrap();
+    network.check().await.unwrap();
+    for (one, other) in [(1, 2), (2, 1), (0, 1)] {
+        network.lose(one, other);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Without the others these two need each other.
+        let third = 3 - one - other;
+        network.kill(3);
+        let index = network.notarize(10 * one as u64 + other as u64).await.unwrap();
+        network.reaches(&[one, other, third], index + 1).await.unwrap();
+        network.spawn(3).unwrap();
+        network.check().await.unwrap();
+    }
+    network.stop_and_check_files().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_restart_one_after_the_other_under_load() {
     let mut random = seeded("members_restart_one_after_the_other_under_load");
     let mut network = Network::start(4).await.unwrap();

@@ -478,6 +478,15 @@ impl Network {
         }
     }
 
+    /// One member loses its connections to another, which is not told.
+    pub fn lose(&self, one: usize, other: usize) {
+        for (link, direction) in [((one, other), Direction::Forth), ((other, one), Direction::Back)] {
+            if let Some(link) = self.links.get(&link) {
+                link.leave(direction);
+            }
+        }
+    }
+
     /// Resets the connections between two members.
     pub fn reset(&self, one: usize, other: usize) {
         for link in [(one, other), (other, one)] {

@@ -33,6 +33,8 @@ struct Conditions {
     /// By direction: what arrives is held back.
     stalled: [bool; 2],
     resets: u64,
+    /// By the direction that starts at an end: how often that end has closed what was open.
+    left: [u64; 2],
 }
 
 /// A link between two nodes. Dropping it closes everything.
@@ -73,6 +75,12 @@ impl Link {
         self.conditions.send_modify(|conditions| conditions.stalled[direction as usize] = stalled);
     }
 
+    /// Closes the end of every open connection where this direction starts. The other end is not told:
+    /// for it the connection goes on, and is silent.
+    pub fn leave(&self, direction: Direction) {
+        self.conditions.send_modify(|conditions| conditions.left[direction as usize] += 1);
+    }
+
     /// Resets every open connection (RST) in the middle of the next chunk that it carries.
     pub fn reset(&self) {
         self.conditions.send_modify(|conditions| conditions.resets += 1);
@@ -109,6 +117,8 @@ async fn accept(
 enum Ended {
     Closed,
     Reset,
+    /// At the end where this direction starts.
+    Left(Direction),
 }
 
 /// Passes both ways until one end closes, or the link is cut or reset.
@@ -122,11 +132,22 @@ async fn pass(near: TcpStream, far: TcpStream, mut conditions: watch::Receiver<C
     };
     let (forth, back) = (way(Direction::Forth, seeds[0]), way(Direction::Back, seeds[1]));
     let mut ends = (near_in, near_out, far_in, far_out);
+    let (mut leaving, left_before) = (conditions.clone(), conditions.borrow().left);
     let ended = tokio::select! {
         ended = forth.pass(&mut ends.0, &mut ends.3) => ended,
         ended = back.pass(&mut ends.2, &mut ends.1) => ended,
         _ = conditions.wait_for(|conditions| conditions.cut) => Ended::Closed,
+        left = leaving.wait_for(|conditions| conditions.left != left_before) => left.map_or(Ended::Closed, |left| {
+            Ended::Left(if left.left[0] == left_before[0] { Direction::Back } else { Direction::Forth })
+        }),
     };
+    if let Ended::Left(direction) = ended {
+        let (near, far) = ((ends.0, ends.1), (ends.2, ends.3));
+        let (closed, _held) = if direction == Direction::Forth { (near, far) } else { (far, near) };
+        drop(closed);
+        let _cut_or_gone = conditions.wait_for(|conditions| conditions.cut).await;
+        return;
+    }
     if ended == Ended::Reset {
         // Closing a socket that must not linger sends RST, and forgets what was not sent yet.
         for socket in [ends.0.as_ref(), ends.2.as_ref()] {

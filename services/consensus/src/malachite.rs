@@ -72,6 +72,11 @@ const WAKE_INTERVAL: Duration = Duration::from_millis(300);
 /// While this node has nothing to decide on, others do not make it start a height sooner than this
 /// after the last one: a peer that calls all the time must not make blocks without end.
 const CALLED_INTERVAL: Duration = Duration::from_millis(250);
+/// Peers are told this often that this node is there, and looked after: an empty message each.
+const CONTACT_INTERVAL: Duration = Duration::from_secs(2);
+/// A connected peer of which nothing came between so many looks is met anew. Looks are counted, and not
+/// seconds: whoever was busy itself for long has messages waiting.
+const SILENT_LOOKS: u32 = 5;
 /// Rounds ahead of the one under way for which proposals are taken.
 const ROUNDS_AHEAD: u32 = 10;
 /// Whole proposals taken for one round: as many as the engine keeps of an equivocating proposer.
@@ -363,6 +368,10 @@ struct Driver<'a> {
     peers: Peers,
     /// Domains by peer id.
     publishers: HashMap<Vec<u8>, String>,
+    /// Looks since something came of a peer, by peer id.
+    silent: HashMap<Vec<u8>, u32>,
+    /// When peers are looked after next.
+    contact_at: Instant,
     /// Validators of the height under way.
     members: Arc<MemberSet>,
     /// The round under way.
@@ -402,6 +411,8 @@ impl<'a> Driver<'a> {
             votes,
             voter,
             publishers: publishers(&let_in),
+            silent: HashMap::new(),
+            contact_at: Instant::now(),
             let_in,
             peers,
             members,
@@ -428,6 +439,7 @@ impl<'a> Driver<'a> {
             let deadline = self.application.tick(self.started.elapsed())?;
             self.publish_outbox().await?;
             let wakes_at = self.wake_again().await?;
+            let contact_at = self.keep_contact().await?;
             if !self.finalizing && self.application.follows() {
                 return Ok(Ended::Left);
             }
@@ -435,7 +447,13 @@ impl<'a> Driver<'a> {
                 return Ok(Ended::OtherRole);
             }
             let rests_until = self.resting.as_ref().map(|resting| resting.until);
-            let next = deadline.map(|at| self.started + at).into_iter().chain(rests_until).chain(wakes_at).min();
+            let next = deadline
+                .map(|at| self.started + at)
+                .into_iter()
+                .chain(rests_until)
+                .chain(wakes_at)
+                .chain(contact_at)
+                .min();
             let next = next.unwrap_or_else(|| Instant::now() + HEARTBEAT);
             tokio::select! {
                 message = self.channels.consensus.recv() => match message {
@@ -478,18 +496,81 @@ impl<'a> Driver<'a> {
         let gone = gone.filter_map(persistent).map(PersistentPeersOp::Remove);
         let new = new.filter_map(persistent).map(PersistentPeersOp::Add);
         for operation in gone.chain(new) {
-            let (reply, done) = oneshot::channel();
             let said = format!("{operation:?}");
-            let request = NetworkRequest::UpdatePersistentPeers(operation, reply);
-            self.channels.net_requests.send(request).await.map_err(|_| engine("its network part has ended"))?;
-            match timeout(STOP_TIMEOUT, done).await {
-                Ok(Ok(Ok(()))) => tracing::info!(peer = said, "the members' nodes are others now"),
-                Ok(Ok(Err(error))) => tracing::warn!(peer = said, %error, "a change of peers was not taken"),
-                Ok(Err(_)) | Err(_) => tracing::warn!(peer = said, "a change of peers was not answered"),
+            if self.change_peers(operation).await? {
+                tracing::info!(peer = said, "the members' nodes are others now");
             }
         }
         self.publishers = publishers(&peers);
         self.let_in = peers;
+        Ok(())
+    }
+
+    /// Whether the engine took it; where it did not, the log says so.
+    async fn change_peers(&self, operation: PersistentPeersOp) -> Result<bool, Failure> {
+        let said = format!("{operation:?}");
+        match self.ask_network(|reply| NetworkRequest::UpdatePersistentPeers(operation, reply)).await? {
+            Some(Ok(())) => return Ok(true),
+            Some(Err(error)) => tracing::warn!(peer = said, %error, "a change of peers was not taken"),
+            None => tracing::warn!(peer = said, "a change of peers was not answered"),
+        }
+        Ok(false)
+    }
+
+    async fn ask_network<T>(&self, request: impl FnOnce(Reply<T>) -> NetworkRequest) -> Result<Option<T>, Failure> {
+        let (reply, done) = oneshot::channel();
+        let sent = self.channels.net_requests.send(request(reply)).await;
+        sent.map_err(|_| engine("its network part has ended"))?;
+        Ok(timeout(STOP_TIMEOUT, done).await.ok().and_then(Result::ok))
+    }
+
+    /// Tells peers that this node is there, and meets those anew that are connected and silent.
+    ///
+    /// The engine's network says what it wants to hear when the first connection to a peer opens, and not
+    /// again. Where one end knows that this connection is dead and the other does not, the next one is the
+    /// first for one end only: the other is never told, and sends nothing for as long as they are connected.
+    /// After a long loss of packets TCP waits long, too. Ending all connections to the peer ends both.
+    async fn keep_contact(&mut self) -> Result<Option<Instant>, Failure> {
+        if self.let_in.is_empty() {
+            return Ok(None);
+        }
+        if self.contact_at > Instant::now() {
+            return Ok(Some(self.contact_at));
+        }
+        self.contact_at = Instant::now() + CONTACT_INTERVAL;
+        self.broadcast(Vec::new()).await?;
+        // Without a vote it hears no such messages, and says them all the same: others count on them.
+        if !self.votes {
+            return Ok(Some(self.contact_at));
+        }
+        let mut silent = Vec::new();
+        for peer in &self.let_in {
+            let looks = self.silent.entry(peer_id(&peer.network_key)).or_default();
+            *looks += 1;
+            if *looks > SILENT_LOOKS {
+                *looks = 0;
+                silent.push(peer.clone());
+            }
+        }
+        if !silent.is_empty() {
+            self.meet_anew(&silent).await?;
+        }
+        Ok(Some(self.contact_at))
+    }
+
+    /// Ends every connection to these peers, and connects again. Those that are not connected are left
+    /// to the engine, which goes on trying.
+    async fn meet_anew(&self, silent: &[Peer]) -> Result<(), Failure> {
+        let Some(Some(network)) = self.ask_network(NetworkRequest::DumpState).await? else { return Ok(()) };
+        let connected: Vec<Vec<u8>> = network.peers.keys().map(|peer| peer.to_bytes()).collect();
+        for peer in silent.iter().filter(|peer| connected.contains(&peer_id(&peer.network_key))) {
+            let Some(address) = persistent(peer) else { continue };
+            tracing::warn!(peer = peer.domain, "it is connected and nothing comes of it: it is met anew");
+            metrics::counter!("chopmark_node_peers_met_anew_total").increment(1);
+            if self.change_peers(PersistentPeersOp::Remove(address.clone())).await? {
+                self.change_peers(PersistentPeersOp::Add(address)).await?;
+            }
+        }
         Ok(())
     }
 
@@ -681,6 +762,7 @@ impl<'a> Driver<'a> {
         publisher: PeerId,
         part: StreamMessage<Part>,
     ) -> Result<Option<ProposedValue<Engine>>, Failure> {
+        self.silent.insert(publisher.to_bytes(), 0);
         if let StreamContent::Data(Part::Message(bytes)) = &part.content {
             if let Heard::Wake(height) = self.application.message(bytes)?
                 && height >= self.application.height()
