@@ -6,6 +6,8 @@ set -euo pipefail
 packages=(libsqlite3-dev pkg-config openssl curl jq coreutils)
 if [ "${1:-run}" = test ]; then
     packages+=(shellcheck python3-venv)
+    # Faults of packets, in namespaces of their own: only the long runs need them.
+    packages+=(nftables iproute2 util-linux)
 fi
 missing=()
 for package in "${packages[@]}"; do

@@ -6,6 +6,7 @@
 mod clocks;
 mod disks;
 mod flips;
+mod packets;
 
 use std::{fs, path::Path, process::Command, time::Duration};
 

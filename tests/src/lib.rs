@@ -3,6 +3,7 @@
 //! This library is the harness: a running `chopmark dev` in a temporary folder.
 
 pub mod byzantine;
+pub mod cables;
 pub mod members;
 pub mod proxy;
 

@@ -182,11 +182,22 @@ impl Network {
 
     /// Makes a network of `count` members and starts none. Those in `played` are the test's own.
     pub async fn make(count: usize, played: &[usize]) -> anyhow::Result<Self> {
+        Self::make_at(&vec![IpAddr::V4(own_address()); count], played, true).await
+    }
+
+    /// The same with one member at each address, which all of them reach without a proxy.
+    pub async fn make_direct(addresses: &[IpAddr]) -> anyhow::Result<Self> {
+        Self::make_at(addresses, &[], false).await
+    }
+
+    async fn make_at(addresses: &[IpAddr], played: &[usize], proxied: bool) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let ip = IpAddr::V4(own_address());
-        let at = |port: usize| SocketAddr::new(ip, u16::try_from(port).unwrap_or_default());
+        let count = addresses.len();
+        // Addresses may all be one: the ports of members differ.
+        let at =
+            |number: usize, port: usize| SocketAddr::new(addresses[number], u16::try_from(port).unwrap_or_default());
         let domains: Vec<String> = (0..count).map(|number| format!("member{number}.test")).collect();
-        let listen = |number: usize| at(26_600 + 10 * number);
+        let listen = |number: usize| at(number, 26_600 + 10 * number);
         let mut init = Command::new(binary());
         init.args(["network", "init"]).arg(folder.path().join("net")).args(["--domain", "sandbox.test"]);
         for (number, domain) in domains.iter().enumerate() {
@@ -198,10 +209,10 @@ impl Network {
         let mut members = Vec::new();
         for (number, domain) in domains.iter().enumerate() {
             let member = folder.path().join("net").join(domain);
-            // Every way to another node goes through a proxy.
             let mut config = fs::read_to_string(member.join("node.toml"))?;
-            for other in (0..count).filter(|other| *other != number) {
-                let way = at(27_000 + 10 * number + other);
+            // Every way to another node goes through a proxy.
+            for other in (0..count).filter(|other| proxied && *other != number) {
+                let way = at(number, 27_000 + 10 * number + other);
                 config = config.replace(&format!("address = \"{}\"", listen(other)), &format!("address = \"{way}\""));
                 links.insert((number, other), Link::open(way, listen(other), u64::from(way.port())).await?);
             }
@@ -210,8 +221,8 @@ impl Network {
                 domain: domain.clone(),
                 guard: folder.path().join("net").join(format!("{domain}.guard")),
                 folder: member,
-                read: format!("http://{}", at(26_601 + 10 * number)),
-                internal: format!("http://{}", at(26_602 + 10 * number)),
+                read: format!("http://{}", at(number, 26_601 + 10 * number)),
+                internal: format!("http://{}", at(number, 26_602 + 10 * number)),
                 listen: listen(number),
                 child: Mutex::default(),
             });
