@@ -376,19 +376,24 @@ pub fn fsck_by(command: &mut Command, data: &Path, guard: &std::ffi::OsStr) -> a
     Ok((output.status.code().context("ended by a signal")?, text))
 }
 
-/// A generator whose seed is printed, so that a failure can be run again with `SEED=…`.
+/// A generator whose seed is printed, so that a failure can be run again with `SEED=…`. An ordinary run
+/// takes the seed that belongs to the name, and so the same one every time: what a change did not cause
+/// does not fail its checks. A long run draws a new one.
 pub fn seeded(name: &str) -> rand_chacha::ChaCha8Rng {
     use rand::SeedableRng as _;
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
-    #[expect(clippy::print_stdout, reason = "the seed must be in the test's output")]
-    {
-        println!("{name}: SEED={seed}");
-    }
+    use sha2::Digest as _;
+    let own = || {
+        let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(sha2::Sha256::digest(name));
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    };
+    let given = std::env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number"));
+    let seed = given.unwrap_or_else(|| if long() { rand::random() } else { own() });
+    tally(name, &format!("SEED={seed}"));
     rand_chacha::ChaCha8Rng::seed_from_u64(seed)
 }
 
-/// Prints what a test has done, for the note of a long run.
-#[expect(clippy::print_stdout, reason = "the tally must be in the test's output")]
+/// Prints what a test does and has done, for the note of a long run.
+#[expect(clippy::print_stdout, reason = "seed and tally must be in the test's output")]
 pub fn tally(name: &str, done: &str) {
     println!("{name}: {done}");
 }
