@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, hash::Hasher as _, sync::Arc};
 use chopmark_consensus::Application as _;
 use ledger_core::{
     digests::Algorithm,
-    member::faults_tolerated,
     merkle::LeafIndex,
     verify::{Verdict, verify},
 };
@@ -21,21 +20,6 @@ use super::{
 use crate::{NodeError, NodeHandle};
 
 impl World {
-    /// Whether too few members may vote at a height that nobody has decided.
-    ///
-    /// A node whose guard remembers a signature that the engine's log has lost keeps silent until
-    /// others have decided the height: it may have been locked there. Where more members than may
-    /// fail lost power in just that moment, only a human can say who votes again.
-    pub(super) fn is_halted(&self) -> bool {
-        let silent = |node: &&Node| {
-            let follows = node.running.as_ref().is_some_and(|running| !running.engine.votes());
-            follows && (node.forgot || node.restored)
-        };
-        let members = self.nodes.iter().enumerate().filter(|(at, _)| self.checker.is_member(&domain(*at)));
-        let silent = members.map(|(_, node)| node).filter(silent).count();
-        silent + usize::from(self.profile.liar.is_some()) > faults_tolerated(self.checker.members().len())
-    }
-
     pub(super) fn standing(&self) -> String {
         let of = |(at, node): (usize, &Node)| match &node.running {
             None => format!("{at} is down"),

@@ -66,8 +66,6 @@ pub(crate) struct Tally {
     pub(crate) operations: usize,
     pub(crate) crashes: u64,
     pub(crate) messages: u64,
-    /// Whether it ended because too many members had to keep silent at one height.
-    pub(crate) halts: u64,
     /// Votes that a guard signed otherwise than its engine asked for.
     pub(crate) amended: u64,
     /// Of every event in its order: two runs of one seed are the same run.
@@ -80,7 +78,6 @@ impl Tally {
         self.operations += other.operations;
         self.crashes += other.crashes;
         self.messages += other.messages;
-        self.halts += other.halts;
         self.amended += other.amended;
         self.trace ^= other.trace;
     }
@@ -313,10 +310,6 @@ impl World {
             self.notice();
             let late = calm_since.is_some_and(|since| self.now > since + RECOVERY_MAX);
             if late || self.tally.messages > MESSAGES_MAX {
-                if self.is_halted() {
-                    self.tally.halts = 1;
-                    return Ok(());
-                }
                 return Err(format!("no recovery: {}", self.standing()));
             }
         }
