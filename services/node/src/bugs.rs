@@ -133,8 +133,6 @@ bugs! {
     HealsInPlace,
     /// The scrub does not look whether the index has what a bundle holds.
     ScrubSkipsTheIndex,
-    /// The right edge of the start is not held against the root.
-    StartBelievesTheEdge,
     /// What the index finds is not held against the entries.
     FindsWhatIsNotThere,
     /// The block that the index names is not held against the entry.

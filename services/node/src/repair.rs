@@ -211,11 +211,7 @@ pub(crate) fn restore_edge(
     let leads = |tail: Result<Tail, NodeError>| {
         let tail = RwLock::new(tail?);
         let root = Tree { tail: &tail, files }.frontier(applied.size)?.root();
-        if root == applied.root || has(Bug::StartBelievesTheEdge) {
-            Ok(tail.into_inner())
-        } else {
-            Err(not_to_root(files, applied))
-        }
+        if root == applied.root { Ok(tail.into_inner()) } else { Err(not_to_root(files, applied)) }
     };
     let refused = match leads(Tail::load(applied.size, entries.to_vec(), files)) {
         Ok(tail) => return Ok(tail),
