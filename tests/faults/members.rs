@@ -8,12 +8,12 @@ mod disks;
 mod flips;
 mod packets;
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 
 use chopmark_tests::{
     binary, long,
     members::{Load, Network},
-    seeded, tally,
+    repository, seeded, tally,
 };
 use rand::{RngExt as _, seq::SliceRandom as _};
 
@@ -381,4 +381,24 @@ async fn commits_go_on_with_one_member_stopped() {
     // Also: every receipt of before and after is valid.
     network.check().await.unwrap();
     network.stop_and_check_files().unwrap();
+}
+
+#[test]
+fn the_page_of_faults_lists_every_test_and_no_other() {
+    let page = fs::read_to_string(repository().join("docs/FAULTS.md")).unwrap();
+    // The name stands alone in its cell.
+    let alone = |cell: &str| Some(cell.trim().strip_prefix('`')?.strip_suffix('`')?.to_owned());
+    let is_name = |name: &String| name.chars().all(|one| one == '_' || one.is_ascii_alphanumeric());
+    let listed: BTreeSet<String> = page.split('|').filter_map(alone).filter(is_name).collect();
+    let mut tests = BTreeSet::new();
+    for file in fs::read_dir(repository().join("tests/faults")).unwrap() {
+        let source = fs::read_to_string(file.unwrap().path()).unwrap();
+        let lines = source.lines().zip(source.lines().skip(1));
+        for (_, function) in lines.filter(|(attribute, _)| attribute.starts_with("#[tokio::test")) {
+            let name = function.strip_prefix("async fn ").unwrap().split('(').next().unwrap();
+            tests.insert(name.to_owned());
+        }
+    }
+    assert!(tests.len() > 20, "{tests:?}");
+    assert_eq!(listed.symmetric_difference(&tests).collect::<Vec<_>>(), Vec::<&String>::new());
 }

@@ -20,7 +20,7 @@ use crate::{binary, long, tally};
 pub const MEMBERS: usize = 4;
 /// Set in the process that runs inside.
 const INSIDE: &str = "CHOPMARK_TESTS_INSIDE";
-/// A member at each end of a cable, `$count` of them. The segments that the kernel would pass on in
+/// A cable to each member, which is at its other end. The segments that the kernel would pass on in
 /// one piece between namespaces are parted: a rule is to meet packets as a wire carries them.
 const LAY: &str = "
 mount -t tmpfs none /run
