@@ -58,7 +58,6 @@ impl Damaging {
         profile.older_copies &= !always;
         let happens = (!profile.older_copies && random.random_bool(SHARE)) || always;
         if happens {
-            profile.forgetful = None;
             profile.submissions = random.random_range(7..12);
             profile.derive = profile.derive.max(0.2);
             if random.random_bool(0.7) {

@@ -61,7 +61,7 @@ pub(super) struct Profile {
     pub(super) nodes: usize,
     pub(super) members: usize,
     pub(super) delay: (u64, u64),
-    loss: f64,
+    pub(super) loss: f64,
     pub(super) double: f64,
     /// Chance that index and tiles are brought up to date after an event.
     pub(super) derive: f64,
@@ -87,11 +87,15 @@ impl Profile {
             .then(|| random.random_range(0..members));
         let slow = [2_000, 20_000, 100_000][random.random_range(0..3)];
         let rough = random.random_bool(0.5);
-        let mut profile = Self {
+        let older_copies = liar.is_none() && !changes_members && random.random_bool(0.5);
+        let forgetful = (faults_tolerated(members) > 0 && liar.is_none() && !changes_members && !older_copies)
+            .then(|| random.random_range(0..members));
+        Self {
             nodes,
             members,
             delay: (500, slow),
-            loss: if rough { random.random_range(0.0..0.15) } else { 0.0 },
+            loss: if rough { random.random_range(0.0..0.15) } else { 0.0 }
+                + if forgetful.is_some() { 0.2 } else { 0.0 },
             double: if rough { random.random_range(0.0..0.1) } else { 0.0 },
             derive: [0.02, 0.2, 1.0][random.random_range(0..3)],
             submissions: random.random_range(3..7),
@@ -99,18 +103,9 @@ impl Profile {
             larges: 1,
             faults: random.random_range(1..10),
             liar,
-            older_copies: liar.is_none() && !changes_members && random.random_bool(0.5),
+            older_copies,
             changes_members,
-            forgetful: None,
-        };
-        if faults_tolerated(members) > 0 && liar.is_none() && !changes_members && !profile.older_copies {
-            profile.forgetful = Some(profile.faults % members);
+            forgetful,
         }
-        profile
-    }
-
-    /// Chance that a message is lost. Where one forgets, rounds have to go on without a decision.
-    pub(super) fn loss(&self) -> f64 {
-        self.loss + if self.forgetful.is_some() { 0.2 } else { 0.0 }
     }
 }

@@ -452,7 +452,7 @@ impl World {
                 Effect::Voted(vote, valid_round) if honest => {
                     self.checker.voted(at, &vote, valid_round, &promise)?;
                     let locks = vote.kind == VoteType::Precommit && vote.value.is_some();
-                    if locks && self.profile.forgetful == Some(at) && !self.calm && self.random.random_bool(0.8) {
+                    if locks && self.profile.forgetful == Some(at) && !self.calm && self.random.random_bool(0.3) {
                         self.schedule(self.now + 1, Event::Fault(FaultKind::Crash(at, Crash::Killed, None)));
                     }
                 }
@@ -539,7 +539,7 @@ impl World {
         };
         for message in messages {
             let (least, most) = self.profile.delay;
-            if !self.calm && self.random.random_bool(self.profile.loss()) {
+            if !self.calm && self.random.random_bool(self.profile.loss) {
                 continue;
             }
             let copies = if !self.calm && self.random.random_bool(self.profile.double) { 2 } else { 1 };
