@@ -311,8 +311,9 @@ impl Network {
             if code == Some(0) {
                 break said;
             }
-            // The change before it comes into force within two heights.
-            ensure!(said.contains("on its way already") && Instant::now() < give_up, "{propose:?}: {said}");
+            // The change before it comes into force within two heights, maybe between question and answer.
+            let passes = ["on its way already", "replaced meanwhile"].iter().any(|reason| said.contains(reason));
+            ensure!(passes && Instant::now() < give_up, "{propose:?}: {said}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
         let id = said.lines().find_map(|line| line.strip_prefix("proposal ")).context("it names the proposal")?;
