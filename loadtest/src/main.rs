@@ -88,6 +88,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let echo = echo::measure(&plan).await?;
     report::print(&report::Figures {
         plan: &plan,
+        nodes: target.nodes(),
         pushed: &pushed,
         committed_at_end: size_at_end - size_before,
         committed: size_after - size_before,

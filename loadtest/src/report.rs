@@ -13,6 +13,7 @@ use crate::{
 
 pub(crate) struct Figures<'a> {
     pub(crate) plan: &'a Plan,
+    pub(crate) nodes: usize,
     pub(crate) pushed: &'a Pushed,
     pub(crate) committed_at_end: u64,
     pub(crate) committed: u64,
@@ -26,8 +27,12 @@ pub(crate) fn print(f: &Figures<'_>) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let seconds = f.pushed.elapsed.as_secs_f64();
     let accepted = f.pushed.accepted as f64 / seconds;
+    // What was pushed is committed when its backlog is: the span of both rates below.
+    let span = (f.pushed.elapsed + f.backlog).as_secs_f64();
+    let megabytes = f.counters.block_bytes / f.nodes.max(1) as f64 / 1e6;
     let records = (f.committed as f64).max(1.0);
     let syncs = 2.0 * f.counters.blocks + 2.0 * f.counters.checkpoints + f.counters.queue_appends;
+    writeln!(out, "nodes                   {}", f.nodes)?;
     writeln!(out, "records per request     {}", f.plan.records)?;
     writeln!(
         out,
@@ -44,6 +49,8 @@ pub(crate) fn print(f: &Figures<'_>) -> anyhow::Result<()> {
         f.pushed.accepted.saturating_sub(f.committed_at_end),
         f.backlog.as_secs_f64()
     )?;
+    writeln!(out, "committed/s             {:.0}  (over push and backlog)", f.committed as f64 / span)?;
+    writeln!(out, "block log MB/s          {:.2}  (of one node, over push and backlog)", megabytes / span)?;
     writeln!(out, "accepted ms             {}", milliseconds(&f.pushed.accept))?;
     writeln!(out, "committed ms (sample)   {}", milliseconds(&f.pushed.commit))?;
     writeln!(out, "receipts verified       {}", f.pushed.verified)?;

@@ -33,6 +33,8 @@ pub(crate) struct Target {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counters {
     pub(crate) blocks: f64,
+    /// Bytes in the block logs of all nodes.
+    pub(crate) block_bytes: f64,
     pub(crate) checkpoints: f64,
     pub(crate) queue_appends: f64,
 }
@@ -41,6 +43,7 @@ impl Counters {
     pub(crate) fn since(&self, before: &Self) -> Self {
         Self {
             blocks: self.blocks - before.blocks,
+            block_bytes: self.block_bytes - before.block_bytes,
             checkpoints: self.checkpoints - before.checkpoints,
             queue_appends: self.queue_appends - before.queue_appends,
         }
@@ -65,6 +68,11 @@ impl Target {
             metrics: file.metrics_url,
             http: client()?,
         })
+    }
+
+    /// Nodes in the process under load: each member of a `chopmark dev` is one.
+    pub(crate) fn nodes(&self) -> usize {
+        self.policy.lines().filter(|line| line.starts_with("log ")).count()
     }
 
     /// Size of the published log.
@@ -97,6 +105,7 @@ impl Target {
         };
         Ok(Counters {
             blocks: value("chopmark_node_blocks_total"),
+            block_bytes: value("chopmark_node_block_bytes_total"),
             checkpoints: value("chopmark_node_checkpoints_total"),
             queue_appends: value("chopmark_queue_append_seconds_count"),
         })

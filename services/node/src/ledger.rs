@@ -367,6 +367,7 @@ impl Ledger {
         // Durable after this line: the block. Everything else can be made from it.
         metrics::histogram!("chopmark_node_commit_seconds").record(started.elapsed());
         metrics::counter!("chopmark_node_blocks_total").increment(1);
+        metrics::counter!("chopmark_node_block_bytes_total").increment(bytes.len() as u64);
         metrics::counter!("chopmark_node_operations_total").increment(outcomes.len() as u64);
         let changed = |key| executed.changes.contains_key(key);
         if changed(key::MEMBERS) || (changed(key::PENDING_MEMBERS) && !has(Bug::ForgetsPendingMembers)) {
