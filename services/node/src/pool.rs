@@ -33,14 +33,16 @@ struct Queued {
     bytes: usize,
     waiting: Waiting,
     ended: Vec<Option<Ended>>,
+    /// How many of `ended` are still to come.
+    open: usize,
 }
 
 #[derive(Default)]
 struct Inner {
     /// In order of arrival.
     queue: BTreeMap<u64, Queued>,
-    /// Which of the queue wait for an operation.
-    by_op: HashMap<Hash32, Vec<u64>>,
+    /// Which of the queue wait for an operation, and as which of their items.
+    by_op: HashMap<Hash32, Vec<(u64, usize)>>,
     next: u64,
     bytes: usize,
     closed: bool,
@@ -78,11 +80,11 @@ impl Pool {
         let number = inner.next;
         inner.next += 1;
         inner.bytes += bytes;
-        for op in &waiting.ops {
-            inner.by_op.entry(*op).or_default().push(number);
+        for (item, op) in waiting.ops.iter().enumerate() {
+            inner.by_op.entry(*op).or_default().push((number, item));
         }
-        let ended = vec![None; waiting.ops.len()];
-        inner.queue.insert(number, Queued { bytes, waiting, ended });
+        let open = waiting.ops.len();
+        inner.queue.insert(number, Queued { bytes, waiting, ended: vec![None; open], open });
         drop(inner);
         self.changed.notify_one();
         Ok(())
@@ -121,14 +123,12 @@ impl Pool {
         let mut inner = self.inner.lock();
         for (op, outcome) in outcomes {
             let first_alone = if has(Bug::PoolTellsOneWaiter) { 1 } else { usize::MAX };
-            for number in inner.by_op.remove(&op).unwrap_or_default().into_iter().take(first_alone) {
+            for (number, item) in inner.by_op.remove(&op).unwrap_or_default().into_iter().take(first_alone) {
                 let Some(queued) = inner.queue.get_mut(&number) else { continue };
-                for (known, slot) in queued.waiting.ops.iter().zip(&mut queued.ended) {
-                    if *known == op {
-                        *slot = Some(outcome);
-                    }
+                if queued.ended[item].replace(outcome).is_none() {
+                    queued.open -= 1;
                 }
-                if (queued.ended.iter().all(Option::is_some) || has(Bug::PoolAnswersInPart))
+                if (queued.open == 0 || has(Bug::PoolAnswersInPart))
                     && let Some(queued) = inner.queue.remove(&number)
                 {
                     inner.bytes -= if has(Bug::PoolLeaksRoom) { 0 } else { queued.bytes };
@@ -154,7 +154,7 @@ impl Pool {
             inner.bytes -= queued.bytes;
             for op in &queued.waiting.ops {
                 if let Some(numbers) = inner.by_op.get_mut(op) {
-                    numbers.retain(|known| *known != number);
+                    numbers.retain(|(known, _)| *known != number);
                     if numbers.is_empty() {
                         inner.by_op.remove(op);
                     }
