@@ -351,32 +351,35 @@ pub(super) fn proposal_bytes(chain: &Hash32, proposal: &Proposal) -> Vec<u8> {
     proposal_message(chain, proposal.height.0, round, valid, &value, &proposal.address.0)
 }
 
-/// Height, round and value of a proposal.
-type ProposalKey = (u64, u32, Value);
+/// The rounds that the proposals of one round call upon, by value.
+type RoundsCalled = BTreeMap<Value, Option<u32>>;
 
 /// The earlier rounds that the proposals of the height under way call upon, as their proposers have
 /// signed it. Of a proposer that signs two, the lesser one counts: it frees nobody from a lock.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ValidRounds(Arc<Mutex<BTreeMap<ProposalKey, Option<u32>>>>);
+pub(super) struct ValidRounds(Arc<Mutex<BTreeMap<(u64, u32), RoundsCalled>>>);
 
-/// An equivocating proposer signs as many as it likes; what is not known here frees nobody.
-const VALID_ROUNDS_MAX: usize = 1024;
+/// An equivocating proposer signs as many as it likes. What is not known here frees nobody, so the bound
+/// is one of each round: every round has one proposer, and nobody can use up what is another's.
+const VALUES_OF_ROUND_MAX: usize = 16;
 
 impl ValidRounds {
+    /// Takes a proposal of the height under way by the proposer of its round: the engine verifies no other.
     fn insert(&self, proposal: &Proposal) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(height, _, _), _| *height >= proposal.height.0);
-        let key = (proposal.height.0, proposal.round.as_u32().unwrap_or_default(), proposal.value);
+        known.retain(|(height, _), _| *height >= proposal.height.0);
+        let round = proposal.round.as_u32().unwrap_or_default();
+        let values = known.entry((proposal.height.0, round)).or_default();
         let valid = proposal.valid_round.as_u32();
-        if known.len() < VALID_ROUNDS_MAX || known.contains_key(&key) {
-            known.entry(key).and_modify(|known| *known = valid.min(*known)).or_insert(valid);
+        if values.len() < VALUES_OF_ROUND_MAX || values.contains_key(&proposal.value) {
+            values.entry(proposal.value).and_modify(|known| *known = valid.min(*known)).or_insert(valid);
         }
     }
 
     fn of(&self, vote: &Vote) -> Option<u32> {
         let NilOrVal::Val(value) = vote.value else { return None };
-        let key = (vote.height.0, vote.round.as_u32().unwrap_or_default(), value);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied().flatten()
+        let round = (vote.height.0, vote.round.as_u32().unwrap_or_default());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&round)?.get(&value).copied().flatten()
     }
 }
 
@@ -481,5 +484,55 @@ impl Signer<Engine> for GuardedSigner {
     async fn sign_validator_proof(&self, key: Vec<u8>, peer: Vec<u8>) -> Result<ValidatorProof<Engine>, Error> {
         let message = ValidatorProof::<Engine>::signing_bytes(&key, &peer);
         Ok(ValidatorProof::new(key, peer, Signature(self.signer.network_proof(&message))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposal(height: u64, round: u32, value: u64, valid: Option<u32>) -> Proposal {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&value.to_be_bytes());
+        let valid_round = valid.map_or(Round::Nil, Round::new);
+        Proposal {
+            height: Height(height),
+            round: Round::new(round),
+            value: Value(bytes),
+            valid_round,
+            address: Address([0; 20]),
+        }
+    }
+
+    fn called(known: &ValidRounds, of: &Proposal) -> Option<u32> {
+        let Proposal { height, round, value, address, .. } = *of;
+        let kind = malachite_types::VoteType::Prevote;
+        known.of(&Vote { kind, height, round, value: NilOrVal::Val(value), address })
+    }
+
+    #[test]
+    fn a_proposer_of_many_values_uses_up_its_own_rounds_alone() {
+        let known = ValidRounds::default();
+        for (round, value) in (2..12).flat_map(|round| (0..1000).map(move |value| (round, value))) {
+            known.insert(&proposal(7, round, value, Some(1)));
+        }
+        let honest = proposal(7, 12, 5000, Some(3));
+        known.insert(&honest);
+        assert_eq!(called(&known, &honest), Some(3));
+        let kept: usize = known.0.lock().unwrap().values().map(BTreeMap::len).sum();
+        assert_eq!(kept, 10 * VALUES_OF_ROUND_MAX + 1);
+    }
+
+    #[test]
+    fn of_two_proposals_of_a_value_the_lesser_round_counts_and_heights_end() {
+        let known = ValidRounds::default();
+        for valid in [Some(4), Some(2), Some(3)] {
+            known.insert(&proposal(7, 5, 1, valid));
+        }
+        assert_eq!(called(&known, &proposal(7, 5, 1, None)), Some(2));
+        known.insert(&proposal(7, 5, 1, None));
+        assert_eq!(called(&known, &proposal(7, 5, 1, None)), None);
+        known.insert(&proposal(8, 0, 1, None));
+        assert_eq!(known.0.lock().unwrap().len(), 1);
     }
 }
