@@ -41,7 +41,7 @@ use malachite::{
 use malachite_consensus::{MisbehaviorEvidence, ProposedValue};
 use malachite_engine::{
     host::{LocallyProposedValue, Next, SyncedValueOutcome},
-    network::{NetworkIdentity, PersistentPeersOp},
+    network::{NetworkIdentity, PersistentPeerError, PersistentPeersOp},
 };
 use malachite_sync::RawDecidedValue;
 use malachite_types::{
@@ -491,26 +491,35 @@ impl<'a> Driver<'a> {
     /// Lets in those that are new, and no longer those that are gone.
     async fn meet_peers(&mut self) -> Result<(), Failure> {
         let peers = self.peers.now();
-        let gone = self.let_in.iter().filter(|peer| !peers.contains(peer));
-        let new = peers.iter().filter(|peer| !self.let_in.contains(peer));
-        let gone = gone.filter_map(persistent).map(PersistentPeersOp::Remove);
-        let new = new.filter_map(persistent).map(PersistentPeersOp::Add);
-        for operation in gone.chain(new) {
-            let said = format!("{operation:?}");
-            if self.change_peers(operation).await? {
-                tracing::info!(peer = said, "the members' nodes are others now");
+        self.publishers = publishers(&peers);
+        let (stay, gone) = std::mem::take(&mut self.let_in).into_iter().partition(|peer| peers.contains(peer));
+        self.let_in = stay;
+        let gone: Vec<Peer> = gone;
+        for address in gone.iter().filter_map(persistent) {
+            self.change_peers(PersistentPeersOp::Remove(address)).await?;
+        }
+        for peer in peers {
+            if self.let_in.contains(&peer) {
+                continue;
+            }
+            let Some(address) = persistent(&peer) else { continue };
+            // One that the engine did not take is tried again at the next contact.
+            if self.change_peers(PersistentPeersOp::Add(address)).await? {
+                self.let_in.push(peer);
             }
         }
-        self.publishers = publishers(&peers);
-        self.let_in = peers;
         Ok(())
     }
 
-    /// Whether the engine took it; where it did not, the log says so.
+    /// Whether it is so now; where it is not, the log says so.
     async fn change_peers(&self, operation: PersistentPeersOp) -> Result<bool, Failure> {
         let said = format!("{operation:?}");
         match self.ask_network(|reply| NetworkRequest::UpdatePersistentPeers(operation, reply)).await? {
-            Some(Ok(())) => return Ok(true),
+            Some(Ok(())) => {
+                tracing::info!(peer = said, "the members' nodes are others now");
+                return Ok(true);
+            }
+            Some(Err(PersistentPeerError::AlreadyExists | PersistentPeerError::NotFound)) => return Ok(true),
             Some(Err(error)) => tracing::warn!(peer = said, %error, "a change of peers was not taken"),
             None => tracing::warn!(peer = said, "a change of peers was not answered"),
         }
@@ -531,13 +540,14 @@ impl<'a> Driver<'a> {
     /// first for one end only: the other is never told, and sends nothing for as long as they are connected.
     /// After a long loss of packets TCP waits long, too. Ending all connections to the peer ends both.
     async fn keep_contact(&mut self) -> Result<Option<Instant>, Failure> {
-        if self.let_in.is_empty() {
+        if self.let_in.is_empty() && self.peers.now().is_empty() {
             return Ok(None);
         }
         if self.contact_at > Instant::now() {
             return Ok(Some(self.contact_at));
         }
         self.contact_at = Instant::now() + CONTACT_INTERVAL;
+        self.meet_peers().await?;
         self.broadcast(Vec::new()).await?;
         // Without a vote it hears no such messages, and says them all the same: others count on them.
         if !self.votes {
@@ -560,18 +570,18 @@ impl<'a> Driver<'a> {
 
     /// Ends every connection to these peers, and connects again. Those that are not connected are left
     /// to the engine, which goes on trying.
-    async fn meet_anew(&self, silent: &[Peer]) -> Result<(), Failure> {
+    async fn meet_anew(&mut self, silent: &[Peer]) -> Result<(), Failure> {
         let Some(Some(network)) = self.ask_network(NetworkRequest::DumpState).await? else { return Ok(()) };
         let connected: Vec<Vec<u8>> = network.peers.keys().map(|peer| peer.to_bytes()).collect();
         for peer in silent.iter().filter(|peer| connected.contains(&peer_id(&peer.network_key))) {
             let Some(address) = persistent(peer) else { continue };
             tracing::warn!(peer = peer.domain, "it is connected and nothing comes of it: it is met anew");
             metrics::counter!("chopmark_node_peers_met_anew_total").increment(1);
-            if self.change_peers(PersistentPeersOp::Remove(address.clone())).await? {
-                self.change_peers(PersistentPeersOp::Add(address)).await?;
-            }
+            self.change_peers(PersistentPeersOp::Remove(address)).await?;
+            // An answer that did not come in time may still come true.
+            self.let_in.retain(|known| known != peer);
         }
-        Ok(())
+        self.meet_peers().await
     }
 
     fn start_next(&mut self) {
