@@ -35,11 +35,12 @@ use crate::{
     disk::{self, Extent},
 };
 
-const MAGIC: &[u8; 8] = b"CMGUARD4";
+const MAGIC: &[u8; 8] = b"CMGUARD5";
 /// The largest sector of today's disks: a torn one takes one slot with it.
 const SLOT_BYTES: usize = 4096;
-/// Magic, running number, chain, size, root, time, height, round, three votes, decided, lock, void.
-const BODY_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4 + 3 * 33 + 8 + (1 + 4 + 32) + 8;
+/// Magic, running number, chain, size, root, time, height, round, three votes, decided, lock, void, the
+/// proposal's round.
+const BODY_BYTES: usize = 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4 + 3 * 33 + 8 + (1 + 4 + 32) + 8 + (1 + 4);
 
 /// What a validator signs in a round, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +82,12 @@ pub struct Promise {
     /// The last height at which another vote was signed than the engine asked for; 0 before the first.
     /// The engine's log of that height is void: replaying it leads to the vote that was not signed.
     pub void: u64,
+    /// The earlier round that the proposal signed in [`round`](Self::round) calls upon.
+    pub proposal_calls: Option<u32>,
 }
+
+/// The round that is remembered for a height at which nothing may be signed any more.
+const SILENT: u32 = u32::MAX;
 
 /// An open guard.
 #[derive(Debug)]
@@ -103,7 +109,7 @@ pub struct Wish {
     pub step: Step,
     /// For what.
     pub value: Option<Hash32>,
-    /// Of a prevote: the earlier round whose quorum of prevotes the proposal calls upon.
+    /// Of a proposal and a prevote: the earlier round whose quorum of prevotes the proposal calls upon.
     pub valid_round: Option<u32>,
 }
 
@@ -118,7 +124,7 @@ pub enum Refusal {
     EarlierTime,
     /// A vote below the last height or round.
     EarlierVote,
-    /// Another proposal in the same round.
+    /// Another proposal in the same round, or the same one calling upon another round.
     OtherValue,
 }
 
@@ -137,7 +143,23 @@ impl Promise {
             decided: 0,
             lock: None,
             void: 0,
+            proposal_calls: None,
         }
+    }
+
+    /// The last height at which nothing may be signed any more; 0 if there is none.
+    #[must_use]
+    pub const fn silent_up_to(&self) -> u64 {
+        if self.round == SILENT { self.height } else { 0 }
+    }
+
+    /// The promise to sign nothing up to `height`. Whatever was promised beyond stays.
+    fn silenced(&self, height: u64) -> Self {
+        if (height, SILENT) <= (self.height, self.round) {
+            return *self;
+        }
+        let lock = self.lock.filter(|_| height == self.height);
+        Self { height, round: SILENT, votes: [None; 3], lock, proposal_calls: None, ..*self }
     }
 
     /// Whether anything was ever signed or voted for.
@@ -173,11 +195,18 @@ impl Promise {
             std::cmp::Ordering::Less if !has(Bug::GuardAllowsEarlierVote) => return Err(Refusal::EarlierVote),
             std::cmp::Ordering::Less | std::cmp::Ordering::Greater => {
                 (next.height, next.round, next.votes) = (height, round, [None; 3]);
+                next.proposal_calls = None;
             }
             std::cmp::Ordering::Equal => {}
         }
         if height != self.height || has(Bug::GuardForgetsLock) {
             next.lock = None;
+        }
+        if step == Step::Proposal {
+            if next.votes[step as usize].is_some() && next.proposal_calls != valid_round {
+                return Err(Refusal::OtherValue);
+            }
+            next.proposal_calls = valid_round;
         }
         let signed = match next.votes[step as usize] {
             Some(promised) if promised == value || has(Bug::GuardAllowsOtherValue) => value,
@@ -216,6 +245,7 @@ impl Promise {
         writer.u64(self.decided);
         let (round, value) = self.lock.unwrap_or((0, Hash32::ZERO));
         writer.u8(u8::from(self.lock.is_some())).u32(round).fixed(&value.0).u64(self.void);
+        writer.u8(u8::from(self.proposal_calls.is_some())).u32(self.proposal_calls.unwrap_or_default());
         debug_assert_eq!(writer.as_slice().len(), BODY_BYTES);
         let crc = crc32c::crc32c(writer.as_slice());
         writer.u32(crc);
@@ -249,6 +279,11 @@ impl Promise {
                 _ => return Err(DecodeError::Range("lock")),
             },
             void: reader.u64()?,
+            proposal_calls: match (reader.u8()?, reader.u32()?) {
+                (0, _) => None,
+                (1, round) => Some(round),
+                _ => return Err(DecodeError::Range("proposal")),
+            },
         };
         reader.end()?;
         Ok((sequence, promise))
@@ -317,6 +352,9 @@ impl Guard {
         let len = guard.file.read_at(&mut bytes, 0).map_err(NodeError::io("read guard", path))?;
         let (sequence, promise) = Self::read(&bytes[..len])
             .ok_or_else(|| guard.refuse("is damaged: neither of its two records can be read"))?;
+        // A process that died between writing and syncing leaves what can be read and may yet be lost. A
+        // promise that is asked for again is not written again, so it has to be durable from here on.
+        disk::sync(&guard.file, path, Extent::Data).map_err(NodeError::io("sync guard", path))?;
         guard.sequence = sequence;
         guard.promise = promise;
         Ok(guard)
@@ -389,6 +427,12 @@ impl Guard {
             self.store(next)?;
         }
         Ok(signed)
+    }
+
+    /// Remembers that nothing may be signed up to `height`: others have seen what this guard has not.
+    pub fn silence(&mut self, height: u64) -> Result<(), NodeError> {
+        let silenced = self.promise.silenced(height);
+        if silenced == self.promise { Ok(()) } else { self.store(silenced) }
     }
 
     fn store(&mut self, promise: Promise) -> Result<(), NodeError> {
@@ -481,7 +525,7 @@ impl VoteSigner for GuardedSigner {
 
     fn proposal(&self, height: u64, round: u32, valid_round: Option<u32>, value: Hash32) -> Result<[u8; 64], Failure> {
         if !has(Bug::SignsProposalUnremembered) {
-            self.remember(Wish { height, round, step: Step::Proposal, value: Some(value), valid_round: None })?;
+            self.remember(Wish { height, round, step: Step::Proposal, value: Some(value), valid_round })?;
         }
         let address = address(&self.public());
         let message = proposal_message(&self.chain, height, round, valid_round, &value, &address);
@@ -539,6 +583,31 @@ mod tests {
     }
 
     #[test]
+    fn a_proposal_calls_upon_one_round_only() {
+        let calling = |valid_round| Wish { valid_round, ..wish(2, Step::Proposal, Some(A)) };
+        for (first, second) in [(Some(1), None), (None, Some(1)), (Some(0), Some(1))] {
+            assert_eq!(after(&[calling(first), calling(second)]).1, Err(Refusal::OtherValue));
+            let (promise, signed) = after(&[calling(first), calling(first)]);
+            assert_eq!((signed, promise.proposal_calls), (Ok(Some(A)), first));
+        }
+        let next = wish(3, Step::Proposal, Some(B));
+        assert_eq!(after(&[calling(Some(1)), next]).1, Ok(Some(B)));
+    }
+
+    #[test]
+    fn a_silenced_height_stays_silent_and_keeps_its_lock() {
+        let (promise, _) = after(&[wish(1, Step::Precommit, Some(A))]);
+        let silenced = promise.silenced(7);
+        assert_eq!((silenced.silent_up_to(), silenced.lock), (7, Some((1, A))));
+        assert_eq!(silenced.with_vote(wish(9, Step::Prevote, Some(A))), Err(Refusal::EarlierVote));
+        let next = Wish { height: 8, ..wish(0, Step::Prevote, Some(B)) };
+        let (next, signed) = silenced.with_vote(next).unwrap();
+        assert_eq!((signed, next.silent_up_to()), (Some(B), 0));
+        assert_eq!(next.silenced(7), next, "what was promised later stays");
+        assert_eq!(promise.silenced(9).lock, None);
+    }
+
+    #[test]
     fn a_lock_holds_until_a_polka_of_its_round_or_a_later_one() {
         let locked =
             [wish(1, Step::Prevote, Some(A)), wish(1, Step::Precommit, Some(A)), wish(2, Step::Precommit, None)];
@@ -569,7 +638,8 @@ mod tests {
 
     #[test]
     fn a_promise_is_read_back() {
-        let (promise, _) = after(&[wish(1, Step::Precommit, Some(A)), wish(1, Step::Precommit, None)]);
+        let proposal = Wish { valid_round: Some(0), ..wish(1, Step::Proposal, Some(A)) };
+        let (promise, _) = after(&[proposal, wish(1, Step::Precommit, Some(A)), wish(1, Step::Precommit, None)]);
         assert_eq!(Promise::decode(&promise.encode(9)), Ok((9, promise)));
         assert_eq!(promise.lock, Some((1, A)));
         assert_eq!(promise.void, 7);
