@@ -151,6 +151,7 @@ struct Retry {
 impl Retries {
     /// Which of the damaged parts are to be tried now; forgets those that are damaged no more.
     fn due(&mut self, damaged: Vec<Part>, now: Duration) -> Vec<Part> {
+        let damaged: BTreeSet<Part> = damaged.into_iter().collect();
         self.0.retain(|part, _| damaged.contains(part));
         damaged.into_iter().filter(|part| self.0.get(part).is_none_or(|retry| retry.at <= now)).collect()
     }
