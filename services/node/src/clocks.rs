@@ -51,24 +51,8 @@ pub const fn is_off(offset_ms: i64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ledger_core::{Hash32, SigningKey, member::Member};
-
     use super::*;
-
-    fn members(count: u8) -> MemberSet {
-        let key = |number: u8, which: u8| {
-            Hash32(SigningKey::from_bytes(&[number * 10 + which; 32]).verifying_key().to_bytes())
-        };
-        let member = |number: u8| Member {
-            cosigner_key: key(number, 0),
-            domain: format!("member{number}.test"),
-            governance_key: key(number, 1),
-            log_key: key(number, 2),
-            submitter_keys: vec![key(number, 3)],
-            validator_key: key(number, 4),
-        };
-        MemberSet::new((1..=count).map(member).collect()).unwrap()
-    }
+    use crate::testing::members;
 
     #[test]
     fn one_liar_does_not_move_the_median() {

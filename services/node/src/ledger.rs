@@ -135,7 +135,7 @@ impl Ledger {
             outbox: Vec::new(),
             helped_at: Duration::ZERO,
             to_prove,
-            silent_up_to: Arc::default(),
+            silent_up_to: Arc::new(AtomicU64::new(promise.silent_up_to())),
             clocks: PeerClocks::default(),
         })
     }
@@ -400,30 +400,29 @@ impl Ledger {
         self.parent.frontier.size()
     }
 
-    /// Whether a quorum, this node with them, has told what it knows of this node's votes. Two quorums
-    /// share an honest member: what counted anywhere was seen by one of them.
-    pub(crate) fn is_witnessed(&self) -> bool {
-        let witnesses = &self.shared.witnesses;
-        if witnesses.are_enough() {
-            return true;
-        }
-        let members = self.next_members();
-        let answered = witnesses.members();
-        let others = members.iter().filter(|member| member.domain != self.shared.domain);
-        let count = others.filter(|member| answered.contains(&member.domain)).count();
-        if self.own_member().is_some() && count + 1 < members.quorum() {
-            return false;
-        }
-        let promise = *self.files.guard.lock().promise();
-        if let Some(height) = witnesses.conclude(&self.shared.chain, &self.keys.validators(), &promise) {
-            tracing::warn!(
-                height,
-                "others have seen votes of this node that its guard does not know of: data and guard are older copies, \
-                 or another node votes with its keys. It follows without a vote up to that height"
-            );
-            self.silent_up_to.fetch_max(height, Ordering::Relaxed);
-        }
-        true
+    /// Whether the others, as far as they can be reached, have told what they know of this node's votes,
+    /// and what they told is in the guard.
+    pub(crate) fn is_witnessed(&self) -> Result<bool, NodeError> {
+        let concluded = self.shared.witnesses.conclude(&self.next_members(), &self.shared.domain, Instant::now());
+        self.hear_witnesses()?;
+        Ok(concluded)
+    }
+
+    /// Falls silent up to the last height at which others have seen a vote that the guard does not know of.
+    fn hear_witnesses(&self) -> Result<(), NodeError> {
+        let mut guard = self.files.guard.lock();
+        let promise = *guard.promise();
+        let Some(height) = self.shared.witnesses.unknown(&self.shared.chain, &self.keys.validators(), &promise) else {
+            return Ok(());
+        };
+        tracing::warn!(
+            height,
+            "others have seen votes of this node that its guard does not know of: data and guard are older copies, \
+             or another node votes with its keys. It follows without a vote up to that height"
+        );
+        guard.silence(height)?;
+        self.silent_up_to.fetch_max(height, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(crate) fn tell_of_witnesses(&self) {
@@ -530,6 +529,7 @@ impl Application for Ledger {
             && promise.decided < self.height()
             && promise.height <= self.height()
             && self.silent_up_to.load(Ordering::Relaxed) < self.height()
+            && self.shared.witnesses.are_quorum_of(&self.next_members(), &self.shared.domain)
     }
 
     fn seen_votes(&self) -> SeenVotes {
@@ -684,6 +684,7 @@ impl Application for Ledger {
 
     fn tick(&mut self, now: Duration) -> Result<Option<Duration>, Failure> {
         self.now = now;
+        self.hear_witnesses()?;
         if self.follows() {
             // What waits here for a turn will not get one.
             self.shared.pool.retain(|_| false);

@@ -32,6 +32,8 @@ mod scrub;
 mod simulation;
 mod statement;
 mod tail;
+#[cfg(test)]
+mod testing;
 mod tiles;
 mod witness;
 

@@ -457,7 +457,7 @@ fn agree(
     while !ledger.is_stopping() {
         match following.as_mut().filter(|_| ledger.follows()) {
             Some(following) => following.run(ledger)?,
-            None if !ledger.is_witnessed() => {
+            None if !ledger.is_witnessed()? => {
                 if told.elapsed() > WITNESSES_MISSED_AFTER {
                     told = Instant::now();
                     ledger.tell_of_witnesses();

@@ -3,17 +3,18 @@
 //! less than the others do.
 
 use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
 };
 
 use chopmark_consensus::SeenVote;
-use ledger_core::{Hash32, SigningKey, vote::VoteType};
+use ledger_core::{Hash32, SigningKey, member::MemberSet, vote::VoteType};
 use parking_lot::Mutex;
 
 use crate::guard::{Promise, Step};
 
-/// An answer of another member's node. It proves itself: what is not this node's vote is not looked at.
+/// An answer of another member's node. Votes prove themselves: what is not this node's is not looked at.
+/// That a member has seen none is its word alone.
 #[derive(Debug, Clone)]
 pub struct Witness {
     /// Domain of the member whose node answered.
@@ -22,39 +23,90 @@ pub struct Witness {
     pub votes: Vec<SeenVote>,
 }
 
+/// Votes of one answer that are looked at: far more than there are members.
+const VOTES_MAX: usize = 1024;
+/// A quorum that answers and a quorum that has seen a vote may share no honest member but this node
+/// itself. So the rest get this long to answer, too.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// The answers so far.
 #[derive(Debug, Default)]
 pub(crate) struct Witnesses {
-    enough: AtomicBool,
-    heard: Mutex<BTreeMap<String, Vec<SeenVote>>>,
+    not_needed: bool,
+    heard: Mutex<Heard>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// Who has answered since this process started.
+    members: BTreeSet<String>,
+    /// Newest answers that nobody has looked at.
+    votes: BTreeMap<String, Vec<SeenVote>>,
+    quorum_since: Option<Instant>,
+    /// Whether the rest were waited for.
+    waited: bool,
+    /// Whether nobody was left to be waited for when the ledger last looked.
+    enough: bool,
 }
 
 impl Witnesses {
     /// Nobody has to be asked: this process is the whole network.
     pub(crate) fn not_needed() -> Self {
-        Self { enough: AtomicBool::new(true), ..Self::default() }
+        Self { not_needed: true, ..Self::default() }
     }
 
     pub(crate) fn are_enough(&self) -> bool {
-        self.enough.load(Ordering::Relaxed)
+        self.not_needed || self.heard.lock().enough
     }
 
-    pub(crate) fn hear(&self, witness: Witness) {
-        self.heard.lock().insert(witness.member, witness.votes);
+    pub(crate) fn hear(&self, Witness { member, mut votes }: Witness) {
+        votes.truncate(VOTES_MAX);
+        let mut heard = self.heard.lock();
+        heard.members.insert(member.clone());
+        heard.votes.insert(member, votes);
     }
 
     pub(crate) fn members(&self) -> Vec<String> {
-        self.heard.lock().keys().cloned().collect()
+        self.heard.lock().members.iter().cloned().collect()
     }
 
-    /// Ends the asking. Returns the last height at which one of `keys` has signed what `promise` does
-    /// not know of.
-    pub(crate) fn conclude(&self, chain: &Hash32, keys: &[&SigningKey], promise: &Promise) -> Option<u64> {
-        self.enough.store(true, Ordering::Relaxed);
-        let heard = std::mem::take(&mut *self.heard.lock());
+    /// Whether those that have answered are, with this node, a quorum of `members`.
+    pub(crate) fn are_quorum_of(&self, members: &MemberSet, own: &str) -> bool {
+        self.not_needed || self.heard.lock().are_quorum_of(members, own)
+    }
+
+    /// Whether nobody needs to be waited for any more: all others have answered, or a quorum has and the
+    /// rest had their time.
+    pub(crate) fn conclude(&self, members: &MemberSet, own: &str, now: Instant) -> bool {
+        if self.not_needed {
+            return true;
+        }
+        let mut heard = self.heard.lock();
+        if !heard.are_quorum_of(members, own) {
+            (heard.quorum_since, heard.enough) = (None, false);
+            return false;
+        }
+        let since = *heard.quorum_since.get_or_insert(now);
+        let all = members.iter().all(|member| member.domain == own || heard.members.contains(&member.domain));
+        heard.waited |= all || now >= since + GRACE;
+        heard.enough = heard.waited;
+        heard.enough
+    }
+
+    /// The last height at which one of `keys` has signed what `promise` does not know of, by the answers
+    /// since the last call.
+    pub(crate) fn unknown(&self, chain: &Hash32, keys: &[&SigningKey], promise: &Promise) -> Option<u64> {
+        let votes = std::mem::take(&mut self.heard.lock().votes);
         let own = |vote: &SeenVote| keys.iter().any(|key| vote.is_of(chain, &key.verifying_key()));
-        let unknown = heard.into_values().flatten().filter(|vote| !is_known(promise, vote));
+        let unknown = votes.into_values().flatten().filter(|vote| !is_known(promise, vote));
         unknown.filter(own).map(|vote| vote.height).max()
+    }
+}
+
+impl Heard {
+    fn are_quorum_of(&self, members: &MemberSet, own: &str) -> bool {
+        let others = members.iter().filter(|member| member.domain != own);
+        others.filter(|member| self.members.contains(&member.domain)).count() + 1 >= members.quorum()
     }
 }
 
@@ -74,11 +126,55 @@ mod tests {
     use ledger_core::vote::{address, vote_message};
 
     use super::*;
+    use crate::testing::{domain, members};
 
     fn vote(key: &SigningKey, height: u64, round: u32, kind: VoteType) -> SeenVote {
         let voter = address(&Hash32(key.verifying_key().to_bytes()));
         let message = vote_message(&Hash32::ZERO, kind, height, round, None, &voter);
         SeenVote { kind, height, round, value: None, signature: key.sign(&message).to_bytes() }
+    }
+
+    fn answer(witnesses: &Witnesses, members: &[u8]) {
+        for at in members {
+            witnesses.hear(Witness { member: domain(*at), votes: Vec::new() });
+        }
+    }
+
+    #[test]
+    fn all_are_waited_for_and_a_quorum_for_a_while() {
+        let (four, own, start) = (members(4), domain(1), Instant::now());
+        let witnesses = Witnesses::default();
+        let concludes = |after: Duration| witnesses.conclude(&four, &own, start + after);
+        answer(&witnesses, &[2]);
+        assert!(!concludes(10 * GRACE), "two are no quorum of four, however long they wait");
+        answer(&witnesses, &[2, 9]);
+        assert!(!concludes(10 * GRACE), "nobody counts twice, and strangers do not");
+        answer(&witnesses, &[3]);
+        assert!(!concludes(10 * GRACE));
+        assert!(!concludes(11 * GRACE - Duration::from_millis(1)));
+        assert!(concludes(11 * GRACE));
+        let witnesses = Witnesses::default();
+        answer(&witnesses, &[2, 3, 4]);
+        assert!(witnesses.conclude(&four, &own, start), "nobody is left to be waited for");
+        assert!(witnesses.are_enough());
+    }
+
+    #[test]
+    fn other_members_are_asked_again() {
+        let (own, start) = (domain(1), Instant::now());
+        let witnesses = Witnesses::default();
+        answer(&witnesses, &[2, 3]);
+        assert!(witnesses.conclude(&members(3), &own, start));
+        assert!(witnesses.are_quorum_of(&members(4), &own), "three of four are one already");
+        assert!(!witnesses.are_quorum_of(&members(7), &own));
+        assert!(!witnesses.conclude(&members(7), &own, start + GRACE));
+        assert!(!witnesses.are_enough());
+        answer(&witnesses, &[4, 5]);
+        assert!(witnesses.conclude(&members(7), &own, start + GRACE));
+        let alone = Witnesses::default();
+        assert!(alone.conclude(&members(1), &own, start));
+        let process = Witnesses::not_needed();
+        assert!(process.conclude(&members(7), &own, start) && process.are_quorum_of(&members(7), &own));
     }
 
     #[test]
@@ -91,8 +187,8 @@ mod tests {
         let concluded = |votes: &[SeenVote]| {
             let witnesses = Witnesses::default();
             witnesses.hear(Witness { member: "a".to_owned(), votes: votes.to_vec() });
-            let height = witnesses.conclude(&Hash32::ZERO, &[&before, &own], &promise);
-            assert!(witnesses.are_enough());
+            let height = witnesses.unknown(&Hash32::ZERO, &[&before, &own], &promise);
+            assert_eq!(witnesses.unknown(&Hash32::ZERO, &[&before, &own], &promise), None, "looked at once");
             height
         };
         let known = [vote(&own, 6, 3, VoteType::Precommit), vote(&own, 7, 0, VoteType::Precommit)];

@@ -35,9 +35,9 @@ pub(crate) struct Notices {
     pub(crate) height: u64,
     pub(crate) cards: Vec<PeerCard>,
     pub(crate) proposals: Vec<Proposal>,
-    /// The newest vote of every member that the node has seen.
-    #[serde(default)]
-    pub(crate) votes: Vec<ShownVote>,
+    /// The newest vote of every member that the node has seen. Without them an answer is no testimony.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) votes: Option<Vec<ShownVote>>,
 }
 
 /// A node's cards and proposals, kept in its folder.
@@ -92,7 +92,7 @@ impl Board {
         let kept = self.kept.lock().await;
         Notices {
             height: 0,
-            votes: Vec::new(),
+            votes: None,
             cards: kept.cards.values().cloned().collect(),
             proposals: kept.proposals.values().cloned().collect(),
         }

@@ -69,7 +69,7 @@ async fn board(interface: Data<PeerInterface>, _reader: LogReader) -> HttpRespon
         Some(board) => board.notices().await,
         None => Notices::default(),
     };
-    let votes = interface.node.seen_votes().into_iter().map(Into::into).collect();
+    let votes = Some(interface.node.seen_votes().into_iter().map(Into::into).collect());
     HttpResponse::Ok().json(Notices { height: interface.node.height(), votes, ..shown })
 }
 

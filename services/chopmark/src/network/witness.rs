@@ -1,17 +1,22 @@
 //! What the others have seen of this node: asked before it votes, so that a whole machine that was
 //! put back to an earlier day, guard and all, does not vote twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use chopmark_node::{SeenVote, Witness};
 use ledger_core::{Hash32, vote::VoteType};
 use serde::{Deserialize, Serialize};
 
-use super::peering::{Peering, known_urls, notices};
+use super::{
+    board::Notices,
+    peering::{Peering, known_members, known_urls, notices},
+};
 
-/// Between two rounds of questions.
+/// Between two rounds of questions, as long as this node waits for the answers.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// And later: who was away or had just started may have seen more.
+const LATER: Duration = Duration::from_secs(10);
 
 /// A vote, as boards show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,21 +65,35 @@ impl TryFrom<ShownVote> for SeenVote {
 }
 
 impl Peering {
-    /// Asks the others until enough of them have answered.
+    /// Asks the others what they have seen of this node, as long as it is a member's.
     pub(crate) async fn ask_witnesses(&self) {
-        while !self.node.is_witnessed() {
-            let known = known_urls(&self.own.file, self.board.notices().await.cards);
-            let ask = |(member, url): (String, String)| {
-                let http = self.http.clone();
-                async move { (member, notices(&http, &url).await) }
-            };
-            let mut asked: tokio::task::JoinSet<_> = known.into_iter().map(ask).collect();
-            while let Some(answer) = asked.join_next().await {
-                let Ok((member, Ok(notices))) = answer else { continue };
-                let votes = notices.votes.into_iter().filter_map(|vote| vote.try_into().ok()).collect();
-                self.node.witness(Witness { member, votes });
+        let mut asked: Option<Instant> = None;
+        loop {
+            let is_due = !self.node.is_witnessed() || asked.is_none_or(|at| at.elapsed() >= LATER);
+            if is_due && self.is_of_member() {
+                self.ask_once().await;
+                asked = Some(Instant::now());
             }
             tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    fn is_of_member(&self) -> bool {
+        let own = &self.own.file.node.domain;
+        known_members(&self.node).is_ok_and(|known| known.iter().any(|member| member.domain == *own))
+    }
+
+    async fn ask_once(&self) {
+        let known = known_urls(&self.own.file, self.board.notices().await.cards);
+        let ask = |(member, url): (String, String)| {
+            let http = self.http.clone();
+            async move { (member, notices(&http, &url).await) }
+        };
+        let mut asked: tokio::task::JoinSet<_> = known.into_iter().map(ask).collect();
+        while let Some(answer) = asked.join_next().await {
+            let Ok((member, Ok(Notices { votes: Some(votes), .. }))) = answer else { continue };
+            let votes = votes.into_iter().filter_map(|vote| vote.try_into().ok()).collect();
+            self.node.witness(Witness { member, votes });
         }
     }
 }
