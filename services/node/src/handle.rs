@@ -697,8 +697,9 @@ impl NodeHandle {
         if index.0 < genesis {
             return Ok(None);
         }
-        let at =
-            height.filter(|height| *height > 0).map(|height| Ok::<_, NodeError>((height, self.header_of(height)?)));
+        // A height that is not there yet is a flaw of the index, not of the block log.
+        let height = height.filter(|height| (1..self.0.blocks.next_sequence()).contains(height));
+        let at = height.map(|height| Ok::<_, NodeError>((height, self.header_of(height)?)));
         let Some((height, header)) = at.transpose()? else { return self.noting_damage(Err(misplaced(index))) };
         let holds = (self.size_before(height, header.size)?..header.size).contains(&index.0);
         if !holds && !has(Bug::NamesTheWrongBlock) {
@@ -795,7 +796,9 @@ impl NodeHandle {
 
     /// Number of the record of the first checkpoint over `index`.
     fn checkpoint_record_over(&self, index: LeafIndex) -> Read<Option<u64>> {
-        let stored = || self.noting_damage(self.0.state.store.checkpoint_over(index));
+        // A record that is not there yet is a flaw of the index, not of the checkpoint log.
+        let is_there = |record: &u64| *record < self.0.checkpoints.next_sequence();
+        let stored = || Ok(self.noting_damage(self.0.state.store.checkpoint_over(index))?.filter(is_there));
         if let Some(record) = stored()? {
             return Ok(Some(record));
         }
