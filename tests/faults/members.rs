@@ -7,6 +7,7 @@ mod clocks;
 mod disks;
 mod flips;
 mod packets;
+mod status;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 

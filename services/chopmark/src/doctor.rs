@@ -3,6 +3,7 @@
 
 mod files;
 mod machine;
+mod member;
 mod server;
 
 use std::{io::Write as _, process::ExitCode};
@@ -67,6 +68,7 @@ pub(crate) async fn run(args: &DoctorArgs, out: &mut Out) -> anyhow::Result<Exit
     let running = dev.as_ref().filter(|dev| server::is_alive(dev));
     checks.extend(files::look(data, dev.as_ref(), running.is_some()));
     checks.extend(server::look(data, dev.as_ref(), running).await);
+    checks.extend(member::look(data).await);
     checks.extend(machine::look());
     let sound = checks.iter().all(|check| check.status != Status::Fail);
     if args.json {

@@ -9,7 +9,7 @@ use chopmark_domain::ports::{
     BlockRef, DigestHits, LedgerBlock, LedgerReader, LedgerReceipt, LedgerStatus, LedgerWriter, PortError, PortResult,
     SubmitResult,
 };
-use chopmark_node::{NodeError, NodeHandle, SubmitError};
+use chopmark_node::{NoVote, NodeError, NodeHandle, SubmitError};
 use ledger_core::{
     Hash32, SigningKey, batch::Submission, digests::Algorithm, merkle::LeafIndex, operation::SignedOperation,
     tile::TilePath,
@@ -123,7 +123,9 @@ impl EmbeddedLedger {
 #[async_trait]
 impl LedgerReader for NodeReader {
     fn is_well(&self) -> bool {
-        self.node.failure().is_none() && self.node.damaged().is_empty()
+        // A member that the others wait for in vain, until somebody repairs it.
+        let is_silent = matches!(self.node.no_vote(), Some(NoVote::OtherKeys(_)));
+        self.node.failure().is_none() && self.node.damaged().is_empty() && !is_silent
     }
 
     async fn status(&self) -> PortResult<LedgerStatus> {

@@ -191,6 +191,11 @@ pub(crate) struct NodeStatus {
     /// Domains and read URLs of the other nodes that this one knows.
     #[serde(default)]
     pub(crate) urls: Vec<(String, String)>,
+    /// Whether it votes at the next height.
+    pub(crate) votes: bool,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) no_vote: Option<String>,
     pub(crate) pool_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) failure: Option<String>,
@@ -240,9 +245,10 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
             if status.equivocations > 0 {
                 warnings.push(format!("{} equivocations were seen: chopmark network evidence", status.equivocations));
             }
-            if !status.members.contains(&file.node.domain) && !file.node.observer {
-                warnings.push("this node is not a member in force: it follows without a vote".to_owned());
-            }
+            let observes = file.node.observer && !status.members.contains(&file.node.domain);
+            warnings.extend(
+                status.no_vote.iter().filter(|_| !observes).map(|reason| format!("this node does not vote: {reason}")),
+            );
         }
         Err(error) => warnings.push(format!("this node does not answer: {error:#}")),
     }
@@ -293,7 +299,7 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
     Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-async fn own_status(http: &reqwest::Client, file: &NodeFile) -> anyhow::Result<NodeStatus> {
+pub(crate) async fn own_status(http: &reqwest::Client, file: &NodeFile) -> anyhow::Result<NodeStatus> {
     let url = format!("http://{}/internal/v1/status", file.node.internal);
     Ok(http.get(url).send().await?.error_for_status()?.json().await?)
 }

@@ -157,7 +157,7 @@ struct Internal {
     peering: Arc<Peering>,
 }
 
-fn read_genesis(folder: &MemberFolder) -> anyhow::Result<Genesis> {
+pub(crate) fn read_genesis(folder: &MemberFolder) -> anyhow::Result<Genesis> {
     let path = chopmark_node::Layout(folder.node()).genesis();
     let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     Genesis::parse(&bytes).with_context(|| format!("{} is no genesis", path.display()))
@@ -249,6 +249,7 @@ fn status_of(internal: &Internal, cards: Vec<PeerCard>) -> anyhow::Result<NodeSt
         members.iter().filter_map(of).collect()
     };
     let layout = chopmark_node::Layout(internal.folder.node());
+    let no_vote = node.no_vote();
     Ok(NodeStatus {
         v: 1,
         member: internal.file.node.domain.clone(),
@@ -258,6 +259,8 @@ fn status_of(internal: &Internal, cards: Vec<PeerCard>) -> anyhow::Result<NodeSt
         cosigned: note.as_ref().map(cosigned).unwrap_or_default(),
         members: members.iter().map(|member| member.domain.clone()).collect(),
         urls,
+        votes: no_vote.is_none(),
+        no_vote: no_vote.map(|reason| reason.to_string()),
         pool_bytes: node.pool_bytes(),
         failure: node.failure(),
         clock_offset_ms: node.clock_offset_ms(),

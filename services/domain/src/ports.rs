@@ -300,7 +300,7 @@ pub struct DigestHits {
 #[async_trait]
 pub trait LedgerReader: Send + Sync {
     /// Whether the ledger decides and all that it holds is sound: `false` once it stopped over a fault,
-    /// and while it repairs itself. What is sound is served all the same.
+    /// while it repairs itself, and where its node is a member's and has not the keys to vote. What is sound is served all the same.
     fn is_well(&self) -> bool {
         true
     }

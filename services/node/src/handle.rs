@@ -48,6 +48,7 @@ use crate::{
     statement::{self, NotFound},
     tail::{Tail, Tree},
     tiles::TileFiles,
+    vote::NoVote,
     witness::{Witness, Witnesses},
 };
 
@@ -265,6 +266,8 @@ pub(crate) struct Shared {
     /// Whether there is anybody to ask for what is damaged here.
     pub(crate) has_peers: bool,
     pub(crate) failure: Mutex<Option<String>>,
+    /// Why this node does not vote, as the ledger thread has seen it last.
+    pub(crate) no_vote: Mutex<Option<NoVote>>,
     /// This node's clock less the median of the others'.
     pub(crate) clock_offset_ms: Mutex<Option<i64>>,
 }
@@ -462,6 +465,12 @@ impl NodeHandle {
         self.0.failure()
     }
 
+    /// Why this node does not vote at the next height; `None` if it does.
+    #[must_use]
+    pub fn no_vote(&self) -> Option<NoVote> {
+        self.0.no_vote.lock().clone()
+    }
+
     /// Parts of the stored data that are damaged and not healed yet. While there are tiles, bundles or
     /// index entries among them, the node does not sign.
     #[must_use]
@@ -484,8 +493,8 @@ impl NodeHandle {
         if submission.items.is_empty() {
             return Ok(Vec::new());
         }
-        let trust = self.0.trust_in_force().map_err(|error| SubmitError::Stopped(error.to_string()))?;
-        if self.0.follows && !trust.members.iter().any(|member| member.domain == self.0.domain) {
+        // What waits in the pool of a node that only follows never gets a turn.
+        if self.0.follows && matches!(self.no_vote(), Some(NoVote::NotAMember | NoVote::OtherKeys(_))) {
             return Err(SubmitError::Refused("this node follows without a vote: submit to a member's node"));
         }
         let handle = self.clone();

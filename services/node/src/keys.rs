@@ -55,11 +55,17 @@ impl SigningKeys {
         })
     }
 
-    fn are_of(&self, member: &Member) -> bool {
-        let is = |key: &SigningKey, public: &Hash32| key.verifying_key().to_bytes() == public.0;
-        is(&self.log, &member.log_key)
-            && is(&self.cosigner, &member.cosigner_key)
-            && is(&self.validator, &member.validator_key)
+    /// Names of those that this member's record does not have.
+    fn unknown_to(&self, member: &Member) -> Vec<&'static str> {
+        let keys = [
+            ("log", &self.log, &member.log_key),
+            ("cosigner", &self.cosigner, &member.cosigner_key),
+            ("validator", &self.validator, &member.validator_key),
+        ];
+        let unknown = |(name, key, public): (_, &SigningKey, &Hash32)| {
+            (key.verifying_key().to_bytes() != public.0).then_some(name)
+        };
+        keys.into_iter().filter_map(unknown).collect()
     }
 }
 
@@ -89,7 +95,14 @@ impl NodeKeys {
     /// The keys that stand in this member's record.
     #[must_use]
     pub fn of(&self, member: &Member) -> Option<&SigningKeys> {
-        self.signing.iter().rev().find(|keys| keys.are_of(member))
+        self.signing.iter().rev().find(|keys| keys.unknown_to(member).is_empty())
+    }
+
+    /// Names of the keys that differ from this member's record, in the generation that comes nearest to
+    /// it; none where one [is of](Self::of) the member.
+    #[must_use]
+    pub fn unknown_to(&self, member: &Member) -> Vec<&'static str> {
+        self.signing.iter().map(|keys| keys.unknown_to(member)).min_by_key(Vec::len).unwrap_or_default()
     }
 
     /// The last ones that were drawn.

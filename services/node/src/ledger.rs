@@ -57,6 +57,7 @@ use crate::{
     pool::Ended,
     proposals::{Kept, Proposals},
     rebuilding::RebuildMark,
+    vote::NoVote,
 };
 
 /// Checkpoints are at least this much block time apart on average, unless the log rests.
@@ -157,6 +158,7 @@ impl Ledger {
 
     /// Says again what the newest block calls for: it may have been decided just before a crash.
     pub(crate) fn resume(&mut self) -> Result<(), NodeError> {
+        self.see_vote();
         self.cover_empty();
         // Replayed blocks are answered from the state as soon as somebody asks.
         if !has(Bug::ReplayStaysUnknownToTheGuard) {
@@ -442,6 +444,51 @@ impl Ledger {
         self.next_members().iter().find(|member| member.domain == self.shared.domain).cloned()
     }
 
+    /// Why this node does not vote at the next height.
+    fn no_vote(&self) -> Option<NoVote> {
+        let Some(own) = self.own_member() else { return Some(NoVote::NotAMember) };
+        // Under its domain there may be somebody else's keys: a member that left and joins again.
+        if self.keys.of(&own).is_none() {
+            return Some(NoVote::OtherKeys(self.keys.unknown_to(&own)));
+        }
+        if self.shared.left_behind.load(Ordering::Relaxed) {
+            return Some(NoVote::LeftBehind);
+        }
+        if let Some(height) = self.may_have_voted() {
+            return Some(NoVote::MayHaveVoted(height));
+        }
+        let Shared { witnesses, domain, .. } = &*self.shared;
+        let is_witnessed = witnesses.are_enough() && witnesses.are_quorum_of(&self.next_members(), domain);
+        (!is_witnessed).then_some(NoVote::Unwitnessed)
+    }
+
+    /// The height up to which it may have voted beyond its data, where that is not below the next one.
+    fn may_have_voted(&self) -> Option<u64> {
+        let promise = *self.files.guard.lock().promise();
+        let silent = self.silent_up_to.load(Ordering::Relaxed);
+        // Votes at the next height itself are remembered one by one, and may be given again.
+        let voted = promise.decided.max(promise.height.saturating_sub(1)).max(silent);
+        Some(voted).filter(|voted| *voted >= self.height())
+    }
+
+    /// Lets everybody see whether this node votes, and says it where that has changed.
+    fn see_vote(&self) {
+        let now = self.no_vote();
+        metrics::gauge!("chopmark_node_votes").set(if now.is_none() { 1.0 } else { 0.0 });
+        let before = std::mem::replace(&mut *self.shared.no_vote.lock(), now.clone());
+        if now == before {
+            return;
+        }
+        let domain = &self.shared.domain;
+        match now {
+            None => tracing::info!(domain, "this node votes"),
+            Some(reason @ NoVote::OtherKeys(_)) => tracing::error!(domain, %reason, "this node does not vote"),
+            Some(reason @ NoVote::NotAMember) => tracing::warn!(domain, %reason, "this node does not vote"),
+            // Said elsewhere where it takes long.
+            Some(reason) => tracing::info!(domain, %reason, "this node does not vote yet"),
+        }
+    }
+
     /// Takes up the keys of a rotation, once a set that is on its way names them.
     fn take_up_keys(&mut self) {
         let pending = self.pending.as_ref().map(|pending| pending.members.iter());
@@ -514,9 +561,8 @@ impl Application for Ledger {
     }
 
     fn follows(&self) -> bool {
-        // Under its domain there may be somebody else's keys: a member that left and joins again.
-        let votes = self.own_member().is_some_and(|own| self.keys.of(&own).is_some());
-        self.shared.follows && (!votes || self.shared.left_behind.load(Ordering::Relaxed))
+        let follows = |reason| matches!(reason, NoVote::NotAMember | NoVote::OtherKeys(_) | NoVote::LeftBehind);
+        self.shared.follows && self.no_vote().is_some_and(follows)
     }
 
     fn caught_up(&mut self) {
@@ -524,11 +570,8 @@ impl Application for Ledger {
     }
 
     fn may_vote(&self) -> bool {
-        let promise = *self.files.guard.lock().promise();
         self.own_member().is_some_and(|own| self.keys.of(&own).is_some())
-            && promise.decided < self.height()
-            && promise.height <= self.height()
-            && self.silent_up_to.load(Ordering::Relaxed) < self.height()
+            && self.may_have_voted().is_none()
             && self.shared.witnesses.are_quorum_of(&self.next_members(), &self.shared.domain)
     }
 
@@ -685,6 +728,7 @@ impl Application for Ledger {
     fn tick(&mut self, now: Duration) -> Result<Option<Duration>, Failure> {
         self.now = now;
         self.hear_witnesses()?;
+        self.see_vote();
         if self.follows() {
             // What waits here for a turn will not get one.
             self.shared.pool.retain(|_| false);

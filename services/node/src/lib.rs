@@ -35,6 +35,7 @@ mod tail;
 #[cfg(test)]
 mod testing;
 mod tiles;
+mod vote;
 mod witness;
 
 pub use chopmark_consensus::{BlockSource, Followed, NetworkConfig, Peer, Peers, Proposal, SeenVote};
@@ -46,4 +47,5 @@ pub use handle::{
 };
 pub use open::{Layout, Node, NodeConfig, POOL_BYTES_MAX, init, init_again, promise_of_data, restore};
 pub use repair::{LocalPeer, PeerTiles};
+pub use vote::NoVote;
 pub use witness::Witness;

@@ -297,9 +297,6 @@ impl Opened {
         let tail = RwLock::new(edge);
         let frontier = Tree { tail: &tail, files: &files }.frontier(applied.size)?;
         let parent = Parent { height: applied.height, time: applied.time, hash: applied.header, frontier };
-        if !in_force.iter().any(|member| member.domain == config.domain) {
-            tracing::warn!(domain = config.domain, "not a member in force: the node follows without a vote");
-        }
         statement::vkey(&config.domain, &config.keys.statement)?;
         let trust = state.store.members()?.into_iter();
         let trust = trust
@@ -330,6 +327,7 @@ impl Opened {
             damage: Damage::open(layout.damage(), config.stop)?,
             has_peers: !peers.is_empty(),
             failure: Mutex::default(),
+            no_vote: Mutex::default(),
             clock_offset_ms: Mutex::default(),
             genesis,
         });
