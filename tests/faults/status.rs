@@ -1,6 +1,10 @@
 //! What an operator is told of members that are not as they should be.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use chopmark_tests::{binary, members::Network};
 use serde_json::Value;
@@ -64,5 +68,59 @@ async fn a_member_without_the_keys_of_its_record_says_so() {
     let status = network.status(3).await.unwrap();
     assert_eq!((&status["votes"], &status["no_vote"]), (&true.into(), &Value::Null), "{status}");
     assert_eq!((&*readiness(&network, 3).await, &*doctor(&network, 3).0), ("ok", "OK"));
+    network.stop_and_check_files().unwrap();
+}
+
+/// Asks as an operator does until the report is as expected, for a minute at most.
+async fn report_becomes(network: &Network, member: usize, expected: impl Fn(&Value) -> bool) -> Value {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (code, said) = network.command(member, &["status", "--json"]).unwrap();
+        let report: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(code == Some(0), report["warnings"] == Value::Array(Vec::new()), "{report}");
+        if expected(&report) {
+            return report;
+        }
+        assert!(Instant::now() < give_up, "{report}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Whether all four are there and have cosigned this size, and nothing is wrong.
+fn all_have_cosigned(report: &Value, size: u64) -> bool {
+    let members = report["members"].as_array().unwrap();
+    let has = |line: &Value| line["cosigned_size"] == size && line["last_cosignature"].is_u64() && line["lag"] == 0;
+    members.len() == 4 && members.iter().all(has) && report["warnings"] == Value::Array(Vec::new())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_cosignature_of_every_member_is_shown() {
+    let mut network = Network::start(4).await.unwrap();
+    network.check().await.unwrap();
+    // The quorum is complete without this one, and is so for good.
+    network.freeze(3).unwrap();
+    let size = network.notarize(0).await.unwrap() + 1;
+    network.reaches(&[0, 1, 2], size).await.unwrap();
+    let missing = |report: &Value| {
+        let said = report["warnings"].to_string();
+        said.contains("member3.test does not cosign what the others have published")
+    };
+    let report = report_becomes(&network, 0, missing).await;
+    let line = report["members"].as_array().unwrap().iter().find(|line| line["member"] == "member3.test").unwrap();
+    assert!(line["cosigned_size"].as_u64().is_some_and(|cosigned| cosigned < size), "{report}");
+
+    // Back, and nothing is recorded any more: that it cosigns shows all the same, at every member.
+    network.thaw(3).unwrap();
+    for member in 0..4 {
+        report_becomes(&network, member, |report| all_have_cosigned(report, size)).await;
+    }
+    let (_, said) = network.command(0, &["status"]).unwrap();
+    let shown = format!("lag 0  size {size}  cosigned {size} at 20");
+    assert_eq!(said.matches(&shown).count(), 4, "{said}");
+    // Also to one that was not there when they were sent.
+    network.stop(1).unwrap();
+    network.spawn(1).unwrap();
+    report_becomes(&network, 1, |report| all_have_cosigned(report, size)).await;
+    network.check().await.unwrap();
     network.stop_and_check_files().unwrap();
 }

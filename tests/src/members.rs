@@ -413,8 +413,17 @@ impl Network {
 
     /// SIGSTOP: it is still reached and answers nothing.
     pub fn freeze(&self, number: usize) -> anyhow::Result<()> {
+        self.signal(number, rustix::process::Signal::STOP)
+    }
+
+    /// SIGCONT: it goes on where it stood.
+    pub fn thaw(&self, number: usize) -> anyhow::Result<()> {
+        self.signal(number, rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, number: usize, signal: rustix::process::Signal) -> anyhow::Result<()> {
         let pid = self.members[number].child().as_ref().map(rustix::process::Pid::from_child);
-        Ok(rustix::process::kill_process(pid.context("it does not run")?, rustix::process::Signal::STOP)?)
+        Ok(rustix::process::kill_process(pid.context("it does not run")?, signal)?)
     }
 
     /// SIGTERM, and waits for a clean end.

@@ -10,11 +10,11 @@ pub(crate) mod routes;
 mod snapshot;
 mod witness;
 
-use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{fmt, fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use chopmark_node::{
-    Layout,
+    LastCosignature, Layout,
     clocks::is_off,
     equivocations,
     keys::{self, NodeKeys},
@@ -37,6 +37,10 @@ use crate::{
 
 /// What a node says of its network: members, and every policy so far.
 const NETWORK_BYTES_MAX: usize = 4 << 20;
+/// Blocks that a node may be behind without a warning: what is decided while it is asked, and more.
+const LAG_MAX: u64 = 10;
+/// How long a member may cosign nothing while others do: a slow one is behind by a second or two.
+const MISSING_MS_MAX: u64 = 10_000;
 
 pub(crate) async fn run(command: NetworkCommand, out: &mut Out) -> anyhow::Result<ExitCode> {
     match command {
@@ -184,9 +188,12 @@ pub(crate) struct NodeStatus {
     /// Newest quorum checkpoint.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) size: Option<u64>,
-    /// Domains of those that cosigned it, with the time of each in Unix seconds.
+    /// Domains of those whose cosignatures made its quorum, with the time of each in Unix seconds.
     #[serde(default)]
     pub(crate) cosigned: Vec<(String, u64)>,
+    /// The last cosignature of every member that this node has seen.
+    #[serde(default)]
+    pub(crate) cosignatures: Vec<ShownCosignature>,
     pub(crate) members: Vec<String>,
     /// Domains and read URLs of the other nodes that this one knows.
     #[serde(default)]
@@ -208,15 +215,54 @@ pub(crate) struct NodeStatus {
     pub(crate) equivocations: usize,
 }
 
+/// The last cosignature of a member, as its neighbour has seen it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct ShownCosignature {
+    pub(crate) member: String,
+    /// Tree size.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) size: Option<u64>,
+    /// Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) time: Option<u64>,
+    /// For so long it has cosigned nothing, while a quorum went on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) missing_ms: Option<u64>,
+}
+
+impl From<LastCosignature> for ShownCosignature {
+    fn from(LastCosignature { domain, last, missing_ms }: LastCosignature) -> Self {
+        Self { member: domain, size: last.map(|(size, _)| size.0), time: last.map(|(_, time)| time), missing_ms }
+    }
+}
+
+impl ShownCosignature {
+    /// What to say of a member that does not cosign.
+    fn warning(&self) -> Option<String> {
+        let missing = self.missing_ms.filter(|missing| *missing >= MISSING_MS_MAX)? / 1000;
+        let last = match self.size.zip(self.time) {
+            Some((size, time)) => format!("its last is of size {size}, {}", ledger_core::verify::rfc3339_seconds(time)),
+            None => "none of it has been seen".to_owned(),
+        };
+        Some(format!("{} does not cosign what the others have published for {missing} s: {last}", self.member))
+    }
+}
+
 /// A line of the report.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct MemberLine {
     member: String,
     reachable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<u64>,
+    /// Blocks behind the highest of the nodes that answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
+    /// Tree size and Unix seconds of the last cosignature that this node has seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cosigned_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_cosignature: Option<u64>,
 }
@@ -226,59 +272,37 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
     let folder = MemberFolder(args.data.clone());
     let file = folder.read()?;
     let http = peering::http()?;
-    let mut warnings = Vec::new();
     let own = own_status(&http, &file).await;
-    let (mut lines, mut cosigned) = (Vec::new(), Vec::new());
-    match &own {
-        Ok(status) => {
-            cosigned.clone_from(&status.cosigned);
-            if status.damaged > 0 {
-                let warning = "parts of the stored data are damaged and not healed yet: see the log of this node";
-                warnings.push(format!("{} {warning}", status.damaged));
-            }
-            warnings.extend(status.failure.iter().map(|failure| format!("this node has stopped: {failure}")));
-            if let Some(offset) = status.clock_offset_ms.filter(|offset| is_off(*offset)) {
-                let way = if offset > 0 { "ahead of" } else { "behind" };
-                let off = offset.unsigned_abs();
-                warnings.push(format!("this node's clock is {off} ms {way} the others': repair its time service"));
-            }
-            if status.equivocations > 0 {
-                warnings.push(format!("{} equivocations were seen: chopmark network evidence", status.equivocations));
-            }
-            let observes = file.node.observer && !status.members.contains(&file.node.domain);
-            warnings.extend(
-                status.no_vote.iter().filter(|_| !observes).map(|reason| format!("this node does not vote: {reason}")),
-            );
-        }
-        Err(error) => warnings.push(format!("this node does not answer: {error:#}")),
-    }
-    let last = |domain: &str| cosigned.iter().find(|(known, _)| known == domain).map(|(_, time)| *time);
-    lines.push(MemberLine {
+    let mut warnings = match &own {
+        Ok(status) => own_warnings(&file, status),
+        Err(error) => vec![format!("this node does not answer: {error:#}")],
+    };
+    let mut lines = vec![MemberLine {
         member: file.node.domain.clone(),
         reachable: own.is_ok(),
         height: own.as_ref().ok().map(|status| status.height),
         size: own.as_ref().ok().and_then(|status| status.size),
-        last_cosignature: last(&file.node.domain),
-    });
-    for (domain, read_url) in
-        own.as_ref().map_or_else(|_| peering::known_urls(&file, Vec::new()), |status| status.urls.clone())
-    {
-        let seen = public_network(&http, &read_url).await;
+        ..MemberLine::default()
+    }];
+    for (member, read_url) in others(&file, own.as_ref().ok()) {
+        let seen = match read_url {
+            Some(url) => public_network(&http, &url).await,
+            None => Err(anyhow::anyhow!("nobody has told this node its address")),
+        };
         if let Err(error) = &seen {
-            warnings.push(format!("{domain} does not answer: {error:#}"));
+            warnings.push(format!("{member} does not answer: {error:#}"));
         }
-        let seen = seen.ok();
-        lines.push(MemberLine {
-            last_cosignature: last(&domain),
-            member: domain,
-            reachable: seen.is_some(),
-            height: seen.map(|(height, _)| height),
-            size: seen.map(|(_, size)| size),
-        });
+        let (height, size) = seen.ok().unzip();
+        lines.push(MemberLine { member, reachable: height.is_some(), height, size, ..MemberLine::default() });
     }
     let tip = lines.iter().filter_map(|line| line.height).max().unwrap_or_default();
-    for line in &lines {
-        if let Some(lag) = line.height.map(|height| tip - height).filter(|lag| *lag > 10) {
+    let cosignatures = own.map(|status| status.cosignatures).unwrap_or_default();
+    for line in &mut lines {
+        let last = cosignatures.iter().find(|last| last.member == line.member);
+        line.cosigned_size = last.and_then(|last| last.size);
+        line.last_cosignature = last.and_then(|last| last.time);
+        line.lag = line.height.map(|height| tip - height);
+        if let Some(lag) = line.lag.filter(|lag| *lag > LAG_MAX) {
             warnings.push(format!("{} is {lag} blocks behind", line.member));
         }
     }
@@ -286,10 +310,7 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
         out.json(&serde_json::json!({ "v": 1, "members": lines, "warnings": warnings }))?;
     } else {
         for line in &lines {
-            let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-            let MemberLine { member, height, size, last_cosignature, .. } = line;
-            let signed = last_cosignature.map_or_else(|| "-".to_owned(), ledger_core::verify::rfc3339_seconds);
-            writeln!(out, "{member}  height {}  size {}  cosigned {signed}", number(*height), number(*size))?;
+            writeln!(out, "{line}")?;
         }
         for warning in &warnings {
             writeln!(out, "warning: {}", plain(warning))?;
@@ -297,6 +318,55 @@ async fn status(args: &NetworkStatusArgs, out: &mut Out) -> anyhow::Result<ExitC
     }
     out.flush()?;
     Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+impl fmt::Display for MemberLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let Self { member, height, lag, size, cosigned_size, last_cosignature, .. } = self;
+        write!(f, "{member}  height {}  lag {}  size {}  ", number(*height), number(*lag), number(*size))?;
+        match last_cosignature {
+            Some(time) => {
+                write!(f, "cosigned {} at {}", number(*cosigned_size), ledger_core::verify::rfc3339_seconds(*time))
+            }
+            None => write!(f, "cosigned -"),
+        }
+    }
+}
+
+/// Every other member with its read URL, if it is known.
+fn others(file: &NodeFile, own: Option<&NodeStatus>) -> Vec<(String, Option<String>)> {
+    let Some(status) = own else {
+        return peering::known_urls(file, Vec::new()).into_iter().map(|(domain, url)| (domain, Some(url))).collect();
+    };
+    let url = |domain: &String| status.urls.iter().find(|(known, _)| known == domain).map(|(_, url)| url.clone());
+    let others = status.members.iter().filter(|domain| **domain != file.node.domain);
+    others.map(|domain| (domain.clone(), url(domain))).collect()
+}
+
+/// What is to be said of this node, and of what it has seen.
+fn own_warnings(file: &NodeFile, status: &NodeStatus) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if status.damaged > 0 {
+        let warning = "parts of the stored data are damaged and not healed yet: see the log of this node";
+        warnings.push(format!("{} {warning}", status.damaged));
+    }
+    warnings.extend(status.failure.iter().map(|failure| format!("this node has stopped: {failure}")));
+    if let Some(offset) = status.clock_offset_ms.filter(|offset| is_off(*offset)) {
+        let way = if offset > 0 { "ahead of" } else { "behind" };
+        let off = offset.unsigned_abs();
+        warnings.push(format!("this node's clock is {off} ms {way} the others': repair its time service"));
+    }
+    if status.equivocations > 0 {
+        warnings.push(format!("{} equivocations were seen: chopmark network evidence", status.equivocations));
+    }
+    match &status.no_vote {
+        // Late cosignatures reach members only.
+        None => warnings.extend(status.cosignatures.iter().filter_map(ShownCosignature::warning)),
+        Some(_) if file.node.observer && !status.members.contains(&file.node.domain) => {}
+        Some(reason) => warnings.push(format!("this node does not vote: {reason}")),
+    }
+    warnings
 }
 
 pub(crate) async fn own_status(http: &reqwest::Client, file: &NodeFile) -> anyhow::Result<NodeStatus> {

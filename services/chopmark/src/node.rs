@@ -257,6 +257,7 @@ fn status_of(internal: &Internal, cards: Vec<PeerCard>) -> anyhow::Result<NodeSt
         height: node.height(),
         size: published.as_ref().map(|published| published.size.0),
         cosigned: note.as_ref().map(cosigned).unwrap_or_default(),
+        cosignatures: node.cosignatures()?.into_iter().map(Into::into).collect(),
         members: members.iter().map(|member| member.domain.clone()).collect(),
         urls,
         votes: no_vote.is_none(),

@@ -40,6 +40,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     NodeError,
     bugs::{Bug, has},
+    cosign::{LastCosignature, SeenCosignatures},
     damage::{Damage, Part},
     derive::{Backlog, StateDigests, Work},
     derived::{IndexKey, LiveState, digest_key, entry_key, index_keys, is_corrupt},
@@ -243,6 +244,8 @@ pub(crate) struct Shared {
     pub(crate) left_behind: AtomicBool,
     /// Votes of all members, as the engine has verified them.
     pub(crate) seen_votes: SeenVotes,
+    /// Cosignatures of all members, as the ledger thread has verified them.
+    pub(crate) cosignatures: SeenCosignatures,
     /// What the other members' nodes have seen of this one.
     pub(crate) witnesses: Witnesses,
     pub(crate) statement_key: SigningKey,
@@ -597,6 +600,12 @@ impl NodeHandle {
     #[must_use]
     pub fn seen_votes(&self) -> Vec<SeenVote> {
         self.0.seen_votes.all()
+    }
+
+    /// The newest cosignature of every member in force that this node has seen. A node that only follows
+    /// sees those that made a quorum, and no later ones.
+    pub fn cosignatures(&self) -> Read<Vec<LastCosignature>> {
+        Ok(self.0.cosignatures.of(&self.0.trust_in_force()?.members, (self.0.clock)()))
     }
 
     /// Whether this node knows what the others have seen of it: until then it does not vote.

@@ -121,6 +121,10 @@ impl Ledger {
         let pending =
             if has(Bug::RestartForgetsPendingMembers) { None } else { read_json(&shared.state, key::PENDING_MEMBERS)? };
         let promise = *files.guard.lock().promise();
+        let mut cosigning = Cosigning::new(shared.cosignatures.clone());
+        if let Some(last) = shared.published.load().as_ref() {
+            cosigning.published(last.size, &last.note, &in_force, None);
+        }
         let to_prove = (promise.size > parent.frontier.size()).then_some((promise.size, promise.root));
         Ok(Self {
             shared,
@@ -130,7 +134,7 @@ impl Ledger {
             in_force,
             pending,
             signed,
-            cosigning: Cosigning::default(),
+            cosigning,
             now: Duration::ZERO,
             rested_since: Duration::ZERO,
             outbox: Vec::new(),
@@ -225,7 +229,8 @@ impl Ledger {
         let Some(keys) = self.keys.of(member).cloned() else { return Ok(()) };
         let (origin, root) = (self.shared.genesis.origin.clone(), self.parent.frontier.root());
         // Rounded up: "existed no later than" must not lie before the block.
-        let time = (self.shared.clock)().max(self.parent.time).div_ceil(1000);
+        let now_ms = (self.shared.clock)();
+        let time = now_ms.max(self.parent.time).div_ceil(1000);
         // Nor before a cosignature of the same size, as after a clock that ran ahead was set right.
         let promise = *self.files.guard.lock().promise();
         let time = if promise.size == size { time.max(promise.time) } else { time };
@@ -241,13 +246,14 @@ impl Ledger {
         let name = member.cosigner_name();
         let line = cosign(&name, &keys.cosigner, &text, time).map_err(damaged)?;
         self.signed = size;
-        self.cosigning.signed(Open {
+        let open = Open {
             checkpoint,
             height: self.parent.height,
             members: Arc::clone(&self.in_force),
             log_line,
             cosignatures: BTreeMap::from([(name, line)]),
-        });
+        };
+        self.cosigning.signed(open, now_ms);
         self.publish_complete()?;
         self.resend();
         Ok(())
@@ -292,6 +298,7 @@ impl Ledger {
         let number = self.files.checkpoint_log.append(&[&record.encode()])?;
         self.shared.recent.write().insert_checkpoint(size, number);
         self.shared.backlog.push(Work::Checkpoint { size, record: number })?;
+        self.cosigning.published(size, &record.note, &self.in_force, Some((self.shared.clock)()));
         self.shared.publish(Published { height: record.height, size, root, note: record.note });
         metrics::counter!("chopmark_node_checkpoints_total").increment(1);
         Ok(())
@@ -331,7 +338,8 @@ impl Ledger {
     fn heard_checkpoint(&mut self, text: &str) -> Result<(), NodeError> {
         let Ok(note) = Note::parse(text) else { return Ok(()) };
         let members = Arc::clone(&self.in_force);
-        for found in self.cosigning.heard(&note, &self.shared.genesis.origin, &members) {
+        let now_ms = (self.shared.clock)();
+        for found in self.cosigning.heard(&note, &self.shared.genesis.origin, &members, now_ms) {
             self.files.equivocations.add(&found)?;
         }
         self.publish_complete()?;
@@ -387,6 +395,7 @@ impl Ledger {
         self.rested_since = self.now;
         if self.parent.frontier.size() == previous.1 {
             self.cover_empty();
+            self.cosigning.say_again();
         } else if is_due(previous.0, if has(Bug::DueByOwnClock) { (self.shared.clock)() } else { self.parent.time }) {
             self.sign_newest()?;
         }
@@ -740,7 +749,7 @@ impl Application for Ledger {
         }
         self.resend();
         let unsigned = unsigned && now < rests_at;
-        let resend = self.cosigning.is_waiting().then(|| now + RESEND);
+        let resend = (self.in_force.len() > 1 && self.cosigning.is_waiting()).then(|| now + RESEND);
         Ok(unsigned.then_some(rests_at).into_iter().chain(resend).min())
     }
 

@@ -39,6 +39,7 @@ mod vote;
 mod witness;
 
 pub use chopmark_consensus::{BlockSource, Followed, NetworkConfig, Peer, Peers, Proposal, SeenVote};
+pub use cosign::LastCosignature;
 pub use damage::Part;
 pub use error::NodeError;
 pub use handle::{

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use crate::{
     NodeError, NodeHandle,
     bugs::{Bug, has},
+    cosign::SeenCosignatures,
     damage::Damage,
     derive::{self, Backlog, StateDigests},
     derived::{Applied, BlockEffects, Derived, LiveState, index_keys},
@@ -308,6 +309,7 @@ impl Opened {
             follows: config.source.is_some(),
             left_behind: AtomicBool::new(false),
             seen_votes: SeenVotes::default(),
+            cosignatures: SeenCosignatures::default(),
             witnesses: if config.source.is_some() { Witnesses::default() } else { Witnesses::not_needed() },
             statement_key: config.keys.statement.clone(),
             clock: config.clock,
