@@ -18,6 +18,9 @@ use chopmark_tests::{
 };
 use rand::{RngExt as _, seq::SliceRandom as _};
 
+/// By when 99 of 100 records are committed, with all members and with one of them stopped.
+const P99_MAX: Duration = Duration::from_secs(3);
+
 fn pause(random: &mut impl rand::Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(random.random_range(from..to))
 }
@@ -369,8 +372,9 @@ async fn due_until_committed(network: &Network, first: u64, count: u64, per_seco
 async fn commits_go_on_with_one_member_stopped() {
     let mut network = Network::start(4).await.unwrap();
     let (count, per_second) = if long() { (3_000, 50) } else { (300, 50) };
+    let at = |latencies: &[Duration], percent: usize| latencies[(latencies.len() - 1) * percent / 100];
     let show = |latencies: &[Duration]| {
-        let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_millis();
+        let at = |percent| at(latencies, percent).as_millis();
         format!("p50 {} ms, p99 {} ms, largest {} ms", at(50), at(99), at(100))
     };
     let all = due_until_committed(&network, 0, count, per_second).await;
@@ -378,6 +382,11 @@ async fn commits_go_on_with_one_member_stopped() {
     let without = due_until_committed(&network, count, count, per_second).await;
     let said = format!("{per_second} records/s; four members: {}; one stopped: {}", show(&all), show(&without));
     tally("commits_go_on_with_one_member_stopped", &said);
+    // What is promised of a network of which one member stands still. A run of the suite shares its
+    // machine with other tests, and says nothing of time.
+    if long() {
+        assert!(at(&without, 99) < P99_MAX, "{said}");
+    }
     network.spawn(2).unwrap();
     // Also: every receipt of before and after is valid.
     network.check().await.unwrap();
