@@ -6,6 +6,7 @@
 mod clocks;
 mod disks;
 mod flips;
+mod idle;
 mod packets;
 mod status;
 
