@@ -9,6 +9,7 @@ mod flips;
 mod idle;
 mod packets;
 mod status;
+mod twins;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 

@@ -273,6 +273,40 @@ impl Network {
         Ok(number)
     }
 
+    /// Copies everything of a member that does not run, guard and keys too, as to a second machine
+    /// with ports of its own. Its number.
+    pub fn copy_member(&mut self, of: usize) -> anyhow::Result<usize> {
+        let (number, net) = (self.members.len(), self.folder.path().join("net"));
+        let (original, folder, guard) = (&self.members[of], net.join("copy"), net.join("copy.guard"));
+        for (from, to) in [(&original.folder, &folder), (&original.guard, &guard)] {
+            ensure!(Command::new("cp").arg("-a").arg(from).arg(to).status()?.success(), "cp to {}", to.display());
+        }
+        let path = folder.join("node.toml");
+        let mut config = fs::read_to_string(&path)?.replace(&format!("{}.guard", original.domain), "copy.guard");
+        let at = |above: u16| {
+            let port = original.listen.port() + above;
+            let own = SocketAddr::new(original.listen.ip(), u16::try_from(26_600 + 10 * number)? + above);
+            Ok::<_, anyhow::Error>((SocketAddr::new(original.listen.ip(), port), own))
+        };
+        for above in 0..4 {
+            let (theirs, own) = at(above)?;
+            config = config.replace(&format!("\"{theirs}\""), &format!("\"{own}\""));
+        }
+        fs::write(&path, config)?;
+        let copy = Member {
+            domain: original.domain.clone(),
+            guard,
+            folder,
+            read: format!("http://{}", at(1)?.1),
+            internal: format!("http://{}", at(2)?.1),
+            listen: at(0)?.1,
+            child: Mutex::default(),
+        };
+        self.members.push(copy);
+        self.present.push(number);
+        Ok(number)
+    }
+
     /// From now on nobody looks after this member: it has gone for good.
     pub fn leave(&mut self, number: usize) {
         self.present.retain(|present| *present != number);
