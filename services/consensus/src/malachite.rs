@@ -502,11 +502,13 @@ impl<'a> Driver<'a> {
             if self.let_in.contains(&peer) {
                 continue;
             }
-            let Some(address) = persistent(&peer) else { continue };
-            // One that the engine did not take is tried again at the next contact.
-            if self.change_peers(PersistentPeersOp::Add(address)).await? {
-                self.let_in.push(peer);
+            if let Some(address) = persistent(&peer)
+                && !self.change_peers(PersistentPeersOp::Add(address)).await?
+            {
+                // Tried again at the next contact, with those after it: the engine waits meanwhile.
+                break;
             }
+            self.let_in.push(peer);
         }
         Ok(())
     }

@@ -352,12 +352,15 @@ impl Guard {
         let len = guard.file.read_at(&mut bytes, 0).map_err(NodeError::io("read guard", path))?;
         let (sequence, promise) = Self::read(&bytes[..len])
             .ok_or_else(|| guard.refuse("is damaged: neither of its two records can be read"))?;
-        // A process that died between writing and syncing leaves what can be read and may yet be lost. A
-        // promise that is asked for again is not written again, so it has to be durable from here on.
-        disk::sync(&guard.file, path, Extent::Data).map_err(NodeError::io("sync guard", path))?;
         guard.sequence = sequence;
         guard.promise = promise;
         Ok(guard)
+    }
+
+    /// Writes the promise again. A process that died before its sync, or over one that failed, leaves what
+    /// can be read and may yet be lost; and a promise that is asked for again is not written by that.
+    pub fn renew(&mut self) -> Result<(), NodeError> {
+        self.store(self.promise)
     }
 
     /// The newer of the two records in a guard's bytes, with its number.

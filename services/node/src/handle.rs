@@ -608,10 +608,17 @@ impl NodeHandle {
         Ok(self.0.cosignatures.of(&self.0.trust_in_force()?.members, (self.0.clock)()))
     }
 
-    /// Whether this node knows what the others have seen of it: until then it does not vote.
+    /// Whether enough of the others had told what they have seen of it, when this node was to vote for
+    /// the first time or again: until then it does not.
     #[must_use]
     pub fn is_witnessed(&self) -> bool {
         self.0.witnesses.are_enough()
+    }
+
+    /// Members that have told what they have seen of this one, since it started.
+    #[must_use]
+    pub fn witnesses(&self) -> Vec<String> {
+        self.0.witnesses.members()
     }
 
     /// Takes what another member's node has seen of this one.

@@ -58,6 +58,7 @@ use crate::{
     proposals::{Kept, Proposals},
     rebuilding::RebuildMark,
     vote::NoVote,
+    witness::unknown,
 };
 
 /// Checkpoints are at least this much block time apart on average, unless the log rests.
@@ -68,6 +69,9 @@ const CUT_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
 const CHECKPOINT_BYTES_MAX: usize = 64 << 10;
 /// Proposals kept in memory for one height; those of the oldest rounds make room.
 const KEPT_MAX: usize = 16;
+
+/// How often it is said that this node waits to hear what the others have seen of it.
+const WITNESSES_MISSED_AFTER: Duration = Duration::from_secs(10);
 
 /// Broadcasts between nodes.
 const MESSAGE_CHECKPOINT: u8 = 1;
@@ -107,6 +111,8 @@ pub(crate) struct Ledger {
     /// that its data do not show.
     silent_up_to: Arc<AtomicU64>,
     clocks: PeerClocks,
+    /// Since when it waits for the others to say what they have seen of it, or has last said so.
+    missed_since: Option<Instant>,
 }
 
 impl Ledger {
@@ -125,6 +131,12 @@ impl Ledger {
         if let Some(last) = shared.published.load().as_ref() {
             cosigning.published(last.size, &last.note, &in_force, None);
         }
+        if promise.silent_up_to() > parent.height {
+            tracing::warn!(
+                height = promise.silent_up_to(),
+                "this node has no vote up to that height: others have seen votes of it that its guard did not know of"
+            );
+        }
         let to_prove = (promise.size > parent.frontier.size()).then_some((promise.size, promise.root));
         Ok(Self {
             shared,
@@ -142,6 +154,7 @@ impl Ledger {
             to_prove,
             silent_up_to: Arc::new(AtomicU64::new(promise.silent_up_to())),
             clocks: PeerClocks::default(),
+            missed_since: None,
         })
     }
 
@@ -421,11 +434,10 @@ impl Ledger {
 
     /// Falls silent up to the last height at which others have seen a vote that the guard does not know of.
     fn hear_witnesses(&self) -> Result<(), NodeError> {
+        let votes = self.shared.witnesses.own_votes(&self.shared.chain, &self.keys.validators());
+        // Locked after the votes were taken: what this node signed before somebody saw it is remembered.
         let mut guard = self.files.guard.lock();
-        let promise = *guard.promise();
-        let Some(height) = self.shared.witnesses.unknown(&self.shared.chain, &self.keys.validators(), &promise) else {
-            return Ok(());
-        };
+        let Some(height) = unknown(&votes, guard.promise()) else { return Ok(()) };
         tracing::warn!(
             height,
             "others have seen votes of this node that its guard does not know of: data and guard are older copies, \
@@ -436,7 +448,16 @@ impl Ledger {
         Ok(())
     }
 
-    pub(crate) fn tell_of_witnesses(&self) {
+    /// Says every now and then that it waits for answers.
+    pub(crate) fn miss_witnesses(&mut self) {
+        if !self.no_vote().is_some_and(|reason| matches!(reason, NoVote::Unwitnessed)) {
+            self.missed_since = None;
+            return;
+        }
+        if self.missed_since.get_or_insert_with(Instant::now).elapsed() < WITNESSES_MISSED_AFTER {
+            return;
+        }
+        self.missed_since = Some(Instant::now());
         let answered = self.shared.witnesses.members();
         tracing::warn!(?answered, "before it votes, this node waits for a quorum to say what it has seen of it");
     }
@@ -738,6 +759,7 @@ impl Application for Ledger {
         self.now = now;
         self.hear_witnesses()?;
         self.see_vote();
+        self.miss_witnesses();
         if self.follows() {
             // What waits here for a turn will not get one.
             self.shared.pool.retain(|_| false);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -124,8 +124,6 @@ impl Layout {
 
 /// How often a start looks whether enough other nodes have said what they have seen of this one.
 const WITNESSES_INTERVAL: Duration = Duration::from_millis(20);
-/// When it is said that they have not.
-const WITNESSES_MISSED_AFTER: Duration = Duration::from_secs(10);
 
 /// Height 1 is the first that is decided.
 pub(crate) const BLOCK_FIRST: u64 = 1;
@@ -235,13 +233,14 @@ impl Opened {
         let layout = Layout(config.data.clone());
         let genesis = layout.read_genesis()?;
         let chain = genesis.chain_id();
-        let guard = Guard::open(&config.guard)?;
+        let mut guard = Guard::open(&config.guard)?;
         if guard.promise().chain != chain {
             return Err(guard.refuse(&format!(
                 "belongs to another network than {}, unless one of the two files is damaged",
                 layout.genesis().display()
             )));
         }
+        guard.renew()?;
         let born = execute_genesis(&genesis);
         let files = TileFiles::new(layout.log());
         let store = Derived::open_or_set_aside(&layout.derived())?;
@@ -453,15 +452,11 @@ fn agree(
     source: Option<Arc<dyn BlockSource>>,
 ) -> Result<(), chopmark_consensus::Failure> {
     let mut following = source.map(|source| Following { source });
-    let mut told = Instant::now();
     while !ledger.is_stopping() {
         match following.as_mut().filter(|_| ledger.follows()) {
             Some(following) => following.run(ledger)?,
             None if !ledger.is_witnessed()? => {
-                if told.elapsed() > WITNESSES_MISSED_AFTER {
-                    told = Instant::now();
-                    ledger.tell_of_witnesses();
-                }
+                ledger.miss_witnesses();
                 thread::sleep(WITNESSES_INTERVAL);
                 continue;
             }

@@ -40,7 +40,7 @@ pub(crate) struct Witnesses {
 struct Heard {
     /// Who has answered since this process started.
     members: BTreeSet<String>,
-    /// Newest answers that nobody has looked at.
+    /// Answers that nobody has looked at.
     votes: BTreeMap<String, Vec<SeenVote>>,
     quorum_since: Option<Instant>,
     /// Whether the rest were waited for.
@@ -59,11 +59,13 @@ impl Witnesses {
         self.not_needed || self.heard.lock().enough
     }
 
-    pub(crate) fn hear(&self, Witness { member, mut votes }: Witness) {
-        votes.truncate(VOTES_MAX);
+    pub(crate) fn hear(&self, Witness { member, votes }: Witness) {
         let mut heard = self.heard.lock();
         heard.members.insert(member.clone());
-        heard.votes.insert(member, votes);
+        // An answer that nobody has looked at yet is not lost over the next one.
+        let waiting = heard.votes.entry(member).or_default();
+        waiting.extend(votes);
+        waiting.truncate(VOTES_MAX);
     }
 
     pub(crate) fn members(&self) -> Vec<String> {
@@ -93,13 +95,11 @@ impl Witnesses {
         heard.enough
     }
 
-    /// The last height at which one of `keys` has signed what `promise` does not know of, by the answers
-    /// since the last call.
-    pub(crate) fn unknown(&self, chain: &Hash32, keys: &[&SigningKey], promise: &Promise) -> Option<u64> {
+    /// Votes by one of `keys` among the answers since the last call.
+    pub(crate) fn own_votes(&self, chain: &Hash32, keys: &[&SigningKey]) -> Vec<SeenVote> {
         let votes = std::mem::take(&mut self.heard.lock().votes);
         let own = |vote: &SeenVote| keys.iter().any(|key| vote.is_of(chain, &key.verifying_key()));
-        let unknown = votes.into_values().flatten().filter(|vote| !is_known(promise, vote));
-        unknown.filter(own).map(|vote| vote.height).max()
+        votes.into_values().flatten().filter(own).collect()
     }
 }
 
@@ -108,6 +108,11 @@ impl Heard {
         let others = members.iter().filter(|member| member.domain != own);
         others.filter(|member| self.members.contains(&member.domain)).count() + 1 >= members.quorum()
     }
+}
+
+/// The last height at which one of these was signed and `promise` does not know of it.
+pub(crate) fn unknown(votes: &[SeenVote], promise: &Promise) -> Option<u64> {
+    votes.iter().filter(|vote| !is_known(promise, vote)).map(|vote| vote.height).max()
 }
 
 /// Whether the guard remembers this vote, or forbids another one in its place.
@@ -187,9 +192,9 @@ mod tests {
         let concluded = |votes: &[SeenVote]| {
             let witnesses = Witnesses::default();
             witnesses.hear(Witness { member: "a".to_owned(), votes: votes.to_vec() });
-            let height = witnesses.unknown(&Hash32::ZERO, &[&before, &own], &promise);
-            assert_eq!(witnesses.unknown(&Hash32::ZERO, &[&before, &own], &promise), None, "looked at once");
-            height
+            let own = witnesses.own_votes(&Hash32::ZERO, &[&before, &own]);
+            assert_eq!(witnesses.own_votes(&Hash32::ZERO, &[&before]), [], "looked at once");
+            unknown(&own, &promise)
         };
         let known = [vote(&own, 6, 3, VoteType::Precommit), vote(&own, 7, 0, VoteType::Precommit)];
         assert_eq!(concluded(&known), None);

@@ -112,7 +112,7 @@ fn known_nodes(file: &NodeFile, cards: impl IntoIterator<Item = PeerCard>) -> BT
 }
 
 /// Domains and read URLs of the other nodes.
-pub(crate) fn known_urls(file: &NodeFile, cards: Vec<PeerCard>) -> Vec<(String, String)> {
+pub(crate) fn known_urls(file: &NodeFile, cards: impl IntoIterator<Item = PeerCard>) -> Vec<(String, String)> {
     known_nodes(file, cards).into_iter().map(|(domain, (_, url))| (domain, url)).collect()
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use chopmark_node::{SeenVote, Witness};
-use ledger_core::{Hash32, vote::VoteType};
+use ledger_core::{Hash32, member::Member, vote::VoteType};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,6 +15,8 @@ use super::{
 
 /// Between two rounds of questions, as long as this node waits for the answers.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// As long as a member has not answered: one that comes in counts from one moment to the next.
+const UNHEARD: Duration = Duration::from_secs(1);
 /// And later: who was away or had just started may have seen more.
 const LATER: Duration = Duration::from_secs(10);
 
@@ -69,22 +71,39 @@ impl Peering {
     pub(crate) async fn ask_witnesses(&self) {
         let mut asked: Option<Instant> = None;
         loop {
-            let is_due = !self.node.is_witnessed() || asked.is_none_or(|at| at.elapsed() >= LATER);
-            if is_due && self.is_of_member() {
-                self.ask_once().await;
-                asked = Some(Instant::now());
+            match self.pause() {
+                Ok(Some(pause)) if asked.is_none_or(|at| at.elapsed() >= pause) => {
+                    self.ask_once().await;
+                    asked = Some(Instant::now());
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "who is to be asked before this node votes is not known"),
             }
             tokio::time::sleep(INTERVAL).await;
         }
     }
 
-    fn is_of_member(&self) -> bool {
+    /// Between two rounds of questions; `None` where this node is no member's.
+    fn pause(&self) -> anyhow::Result<Option<Duration>> {
         let own = &self.own.file.node.domain;
-        known_members(&self.node).is_ok_and(|known| known.iter().any(|member| member.domain == *own))
+        let members = known_members(&self.node)?;
+        let heard = self.node.witnesses();
+        let has_answered = |member: &Member| member.domain == *own || heard.contains(&member.domain);
+        Ok(if !members.iter().any(|member| member.domain == *own) {
+            None
+        } else if !self.node.is_witnessed() {
+            Some(INTERVAL)
+        } else if !members.iter().all(has_answered) {
+            Some(UNHEARD)
+        } else {
+            Some(LATER)
+        })
     }
 
     async fn ask_once(&self) {
-        let known = known_urls(&self.own.file, self.board.notices().await.cards);
+        let Notices { cards, proposals, .. } = self.board.notices().await;
+        let proposed = proposals.into_iter().filter_map(|proposal| proposal.card);
+        let known = known_urls(&self.own.file, proposed.chain(cards));
         let ask = |(member, url): (String, String)| {
             let http = self.http.clone();
             async move { (member, notices(&http, &url).await) }
