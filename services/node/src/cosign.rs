@@ -273,7 +273,7 @@ impl Cosigning {
                 let own = open.cosignatures.get(own_name)?.clone();
                 (*size, Note { text: open.checkpoint.text(), signatures: vec![own] }.render())
             }
-            None => self.newest.clone().filter(|(size, _)| *size > self.sent)?,
+            None => self.unsent()?.clone(),
         };
         (self.sent, self.sent_at) = (size, now);
         Some(note)
@@ -286,7 +286,12 @@ impl Cosigning {
 
     /// Whether there is a signature to send, now or later.
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.open.is_empty() || self.newest.as_ref().is_some_and(|(size, _)| *size > self.sent)
+        !self.open.is_empty() || self.unsent().is_some()
+    }
+
+    /// What has its quorum and was not sent from here. It helps whoever lacks a line of it.
+    fn unsent(&self) -> Option<&(TreeSize, String)> {
+        self.newest.as_ref().filter(|(size, _)| *size > self.sent && !has(Bug::HelpsNobody))
     }
 }
 
@@ -359,6 +364,8 @@ mod tests {
         cosigning.heard(&note(4, 0, &checkpoint(ORIGIN, 7)), ORIGIN, &members, NOW_MS);
         let complete = cosigning.take_complete().unwrap();
         assert_eq!(complete.cosignatures.len(), 3);
+        // Its own line was not sent yet.
+        assert!(cosigning.is_waiting() && cosigning.resend(RESEND, "member1.test/cosigner").is_some());
         assert!(!cosigning.is_waiting());
     }
 

@@ -28,6 +28,8 @@ const WAKE_INTERVAL: u64 = 300_000;
 const CALLED_INTERVAL: u64 = 250_000;
 const REBROADCAST: u64 = 1_000_000;
 const EARLY_MAX: usize = 64;
+/// Blocks that a lone member may decide without a pause: more than any pool holds.
+const DECIDED_AT_ONCE_MAX: usize = 256;
 const ROUNDS_AHEAD: u32 = 10;
 /// Votes kept of one validator for one step.
 const VOTES_OF_STEP_MAX: usize = 4;
@@ -575,6 +577,8 @@ impl Engine {
             signed: ledger.signed() > signed,
             member: ledger.shared.trust_in_force()?.members.iter().any(|member| member.domain == ledger.shared.domain),
         }));
+        let at_once = out.iter().filter(|effect| matches!(effect, Effect::Decided(_))).count();
+        assert!(at_once <= DECIDED_AT_ONCE_MAX, "decides without end at height {}", after.height);
         // An engine that died before it noted the decision comes with it again.
         ledger.decide(certificate)?;
         self.quiet_since = now;
