@@ -22,6 +22,7 @@ mod submit;
 mod system;
 mod telemetry;
 mod tenants;
+mod unfinished;
 mod verify;
 mod version;
 

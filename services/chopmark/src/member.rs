@@ -1,11 +1,6 @@
 //! A member's folder: keys, genesis and configuration of one node.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use chopmark_node::{ClockMs, Layout, Peer};
@@ -145,18 +140,4 @@ impl PeerSection {
     pub(crate) fn peer(&self) -> Peer {
         Peer { domain: self.domain.clone(), address: self.address, network_key: self.network_key }
     }
-}
-
-/// Gives what is finished its name; when this returns, it has it also after a loss of power.
-pub(crate) fn name_durably(unfinished: &Path, path: &Path) -> anyhow::Result<()> {
-    fs::rename(unfinished, path).with_context(|| format!("name {}", path.display()))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = fs::File::open(parent).and_then(|folder| folder.sync_all());
-    synced.with_context(|| format!("sync {}", parent.display()))
-}
-
-/// Makes a folder that only its owner enters.
-pub(crate) fn private_folder(path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("create {}", path.display()))
 }

@@ -10,7 +10,7 @@ pub(crate) mod routes;
 mod snapshot;
 mod witness;
 
-use std::{fmt, fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{fmt, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use chopmark_node::{
@@ -30,9 +30,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cli::{NetworkCommand, NetworkEvidenceArgs, NetworkInitArgs, NetworkStatusArgs},
-    member::{MemberFolder, NodeFile, NodeSection, PeerSection, name_durably, private_folder},
+    member::{MemberFolder, NodeFile, NodeSection, PeerSection},
     output::{Out, Usage, plain, shown},
     secrets, system,
+    unfinished::{Unfinished, private_folder},
 };
 
 /// What a node says of its network: members, and every policy so far.
@@ -82,8 +83,7 @@ impl NewMember {
     }
 }
 
-/// One folder for each member, with its keys, the genesis and its configuration. A folder gets its
-/// name last: what a crash leaves is made again.
+/// One folder for each member, with its keys, the genesis and its configuration.
 fn init(args: &NetworkInitArgs, out: &mut Out) -> anyhow::Result<()> {
     let mut members = args.members.iter().map(|text| NewMember::parse(text)).collect::<Result<Vec<_>, _>>()?;
     members.sort_by(|a, b| a.domain.cmp(&b.domain));
@@ -93,13 +93,9 @@ fn init(args: &NetworkInitArgs, out: &mut Out) -> anyhow::Result<()> {
     if args.folder.exists() {
         bail!("{} exists already: a network is made once, in a new folder", args.folder.display());
     }
-    let unfinished = args.folder.with_extension("new");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).with_context(|| format!("remove {}", unfinished.display()))?;
-    }
-    private_folder(&unfinished)?;
+    let unfinished = Unfinished::folder(&args.folder)?;
     let folders: Vec<MemberFolder> =
-        members.iter().map(|member| MemberFolder(unfinished.join(&member.domain))).collect();
+        members.iter().map(|member| MemberFolder(unfinished.path().join(&member.domain))).collect();
     for folder in &folders {
         private_folder(&folder.0)?;
         keys::generate(&folder.keys())?;
@@ -143,10 +139,10 @@ fn init(args: &NetworkInitArgs, out: &mut Out) -> anyhow::Result<()> {
             faults: None,
         };
         secrets::write(&folder.config(), &toml::to_string(&file)?)?;
-        let guard = unfinished.join(format!("{}.guard", member.domain));
+        let guard = unfinished.path().join(format!("{}.guard", member.domain));
         chopmark_node::init(&folder.node(), &guard, &genesis)?;
     }
-    name_durably(&unfinished, &args.folder)?;
+    unfinished.finish()?;
     writeln!(out, "network {} ({}), chain {}", genesis.origin, genesis.network.as_str(), genesis.chain_id())?;
     let count = members.len();
     writeln!(out, "{count} members, {} make a quorum, {} may fail", genesis.members.quorum(), faults_tolerated(count))?;

@@ -16,7 +16,7 @@ use ledger_core::{
     policy::Policy,
 };
 
-use crate::{cli::guard_beside, secrets, system};
+use crate::{cli::guard_beside, secrets, system, unfinished::Unfinished};
 
 /// Names of the secrets: key-encryption key, tags of ids, hashes of API keys.
 pub(crate) const KEK: &str = "kek.key";
@@ -193,14 +193,7 @@ fn make_keys(place: &MemberPlace) -> anyhow::Result<()> {
     if place.keys.exists() {
         return Ok(());
     }
-    let folder = place.keys.parent().context("the key folder has a parent")?;
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(folder).with_context(|| format!("create {}", folder.display()))?;
-    let unfinished = place.keys.with_extension("new");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).with_context(|| format!("remove {}", unfinished.display()))?;
-    }
-    keys::generate(&unfinished)?;
-    fs::rename(&unfinished, &place.keys).context("name the key folder")?;
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).context("sync the folder of the keys")
+    let unfinished = Unfinished::folder(&place.keys)?;
+    keys::generate(unfinished.path())?;
+    unfinished.finish()
 }

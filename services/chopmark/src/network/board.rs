@@ -18,7 +18,7 @@ use super::{
     proposal::{PROPOSAL_BYTES_MAX, Proposal, Standing},
     witness::ShownVote,
 };
-use crate::{member::private_folder, secrets, system};
+use crate::{secrets, system, unfinished::private_folder};
 
 /// Proposals that one member alone has approved, kept at most: no member can keep the others' out.
 const PROPOSALS_OF_MEMBER_MAX: usize = 4;

@@ -2,7 +2,7 @@
 //! It believes nobody but the chain id: the genesis has to hash to it, and everything after the
 //! genesis is checked by following.
 
-use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail, ensure};
 use chopmark_node::keys;
@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     cli::{NetworkJoinArgs, guard_beside},
-    member::{MemberFolder, NodeFile, NodeSection, name_durably, private_folder},
+    member::{MemberFolder, NodeFile, NodeSection},
     output::{Out, Usage, plain, shown},
     secrets, system,
+    unfinished::Unfinished,
 };
 
 pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
@@ -39,15 +40,9 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
     }
     let guard = guard_beside(&args.folder);
     let genesis = fetch_genesis(&from, args).await?;
-    // In a folder of its own, so that what a crash left is known as ours.
-    let mut name = args.folder.file_name().context("the folder has a name")?.to_owned();
-    name.push(".joining");
-    let unfinished = MemberFolder(args.folder.with_file_name(name));
-    if unfinished.0.exists() {
-        fs::remove_dir_all(&unfinished.0).with_context(|| format!("remove {}", shown(&unfinished.0)))?;
-    }
-    private_folder(&unfinished.0)?;
-    keys::generate(&unfinished.keys())?;
+    let unfinished = Unfinished::folder(&args.folder)?;
+    let made = MemberFolder(unfinished.path().to_owned());
+    keys::generate(&made.keys())?;
     let port = |above: u16| SocketAddr::new(args.listen.ip(), args.listen.port() + above);
     let name = guard.file_name().context("the folder has a name")?;
     let node = NodeSection {
@@ -63,14 +58,14 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
         observer: args.observer,
     };
     let file = NodeFile { node, faults: None, peers: Vec::new() };
-    secrets::write(&unfinished.config(), &toml::to_string(&file)?)?;
-    let invitation = if args.observer { None } else { Some(invitation(&unfinished, &file, &genesis)?) };
+    secrets::write(&made.config(), &toml::to_string(&file)?)?;
+    let invitation = if args.observer { None } else { Some(invitation(&made, &file, &genesis)?) };
     if let Some(invitation) = &invitation {
         let text = format!("{}\n", serde_json::to_string_pretty(invitation)?);
-        secrets::write(&unfinished.invitation(), &text)?;
+        secrets::write(&made.invitation(), &text)?;
     }
-    chopmark_node::init(&unfinished.node(), &guard, &genesis)?;
-    name_durably(&unfinished.0, &args.folder)?;
+    chopmark_node::init(&made.node(), &guard, &genesis)?;
+    unfinished.finish()?;
     let folder = shown(&args.folder);
     writeln!(out, "{} of {} in {folder}", if args.observer { "observer" } else { "new member" }, genesis.origin)?;
     writeln!(out, "Run it:  chopmark node --data {folder}")?;

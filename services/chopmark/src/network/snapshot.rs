@@ -22,8 +22,9 @@ use tokio::sync::watch;
 use super::peering;
 use crate::{
     cli::{NetworkRestoreArgs, NetworkSnapshotArgs},
-    member::{MemberFolder, name_durably},
+    member::MemberFolder,
     output::{Out, plain, shown},
+    unfinished::Unfinished,
 };
 
 const MAGIC: &[u8; 8] = b"CMSNAP01";
@@ -47,14 +48,9 @@ fn read_bytes(from: &mut impl Read, max: usize) -> anyhow::Result<Vec<u8>> {
 }
 
 pub(crate) async fn snapshot(args: &NetworkSnapshotArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
-    if args.file.exists() {
-        bail!("{} exists already", shown(&args.file));
-    }
     let (http, url) = (peering::http()?, args.from.trim_end_matches('/'));
+    let (unfinished, file) = Unfinished::file(&args.file)?;
     let genesis = peering::genesis(&http, url).await?;
-    let mut unfinished = args.file.clone().into_os_string();
-    unfinished.push(".new");
-    let file = File::create(&unfinished).with_context(|| format!("create {}", shown(Path::new(&unfinished))))?;
     let mut file = BufWriter::new(file);
     file.write_all(MAGIC)?;
     write_bytes(&mut file, &genesis.encode())?;
@@ -75,7 +71,7 @@ pub(crate) async fn snapshot(args: &NetworkSnapshotArgs, out: &mut Out) -> anyho
     file.write_all(&height.to_be_bytes())?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
-    name_durably(Path::new(&unfinished), &args.file)?;
+    unfinished.finish()?;
     writeln!(out, "{height} blocks of {} in {}, chain {}", genesis.origin, shown(&args.file), genesis.chain_id())?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@
 
 mod corpus;
 mod faults;
+mod network;
 mod stub;
 mod submit;
 mod support;
