@@ -185,12 +185,12 @@ impl Take<'_> {
     }
 }
 
-const UTF8: Text = Text::new("percent-encoded UTF-8", "按百分号编码的 UTF-8 文本");
+const UTF8: Text = Text::new("text", "文本");
 const MOMENT: Text =
     Text::new("a time of RFC 3339 such as 2026-11-22T08:00:00.000Z", "形如 2026-11-22T08:00:00.000Z 的 RFC 3339 时间");
 const SEARCH: Text = Text::new(
-    "a height, leaf index, hash, evidence id or member's domain of 1 to 253 bytes",
-    "1 到 253 字节的区块高度、叶序号、哈希值、存证编号或成员域名",
+    "a height, leaf index, hash or member's domain of 1 to 253 bytes",
+    "1 到 253 字节的区块高度、叶序号、哈希值或成员域名",
 );
 const STATE: Text = Text::new("one of accepted, committed, rejected", "accepted、committed、rejected 之一");
 

@@ -92,11 +92,11 @@ pub enum EntryName {
 }
 
 impl EntryName {
-    /// Reads a leaf index in plain digits or 64 lower-case hexadecimal digits.
+    /// Reads a leaf index in plain digits or 64 hexadecimal digits, as a search does.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let index = decimal_u63(text).map(|index| Self::Index(LeafIndex(index)));
-        index.or_else(|| Hash32::from_hex(text).map(Self::Id))
+        index.or_else(|| Hash32::from_hex(&text.to_ascii_lowercase()).map(Self::Id))
     }
 }
 
@@ -155,7 +155,7 @@ impl PublicLedger {
     pub async fn entry_record(&self, name: EntryName) -> Result<PublicRecord, Problem> {
         let index = match name {
             EntryName::Index(index) => index,
-            EntryName::Id(id) => self.place_of(&id).await?.ok_or(ProblemCode::CheckpointNotFound)?,
+            EntryName::Id(id) => self.place_of(&id).await?.ok_or(ProblemCode::EntryNotFound)?,
         };
         self.record(index).await
     }

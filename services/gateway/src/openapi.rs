@@ -161,6 +161,7 @@ fn problems(path: &str, method: &str) -> Vec<ProblemCode> {
     add(path.starts_with("/v1/verify/"), &[P::IndexRebuilding, P::LedgerUnavailable, P::Overloaded]);
     add(path == "/v1/blocks/{height}", &[P::BlockNotFound]);
     add(path.starts_with("/v1/entries/"), &[P::CheckpointNotFound]);
+    add(path == "/v1/entries/{id}", &[P::EntryNotFound]);
     add(path == "/v1/search", &[P::QueryParameterInvalid, P::QueryParameterRepeated, P::SeveralFaults]);
     add(path == "/v1/search" || path == "/v1/entries/{id}", &[P::IndexRebuilding]);
     add(path == "/log/policies/{first_size}", &[P::PolicyNotFound]);

@@ -449,6 +449,11 @@ problem_codes! {
     detail "No block of this height was decided under a checkpoint with a quorum of cosignatures.", "没有该高度、且已被法定多数共同签名的检查点覆盖的区块。";
     fix "Read the newest height at /v1/network; decided blocks begin with 1.", "请从 /v1/network 读取最新高度；已确定的区块从 1 开始。";
 
+    EntryNotFound "entry_not_found" 404 Retry::Never;
+    title "No such entry", "没有这个条目";
+    detail "No entry under a checkpoint with a quorum of cosignatures has this id.", "在法定多数共同签名的检查点之下，没有该编号的条目。";
+    fix "Check the id: records under /v1/verify and blocks under /v1/blocks name it as entry_id.", "请检查编号：/v1/verify 的记录和 /v1/blocks 的区块以 entry_id 给出它。";
+
     PolicyNotFound "policy_not_found" 404 Retry::AtWill;
     title "No such policy file", "没有这个策略文件";
     detail "No policy file begins with this tree size.", "没有从该树大小开始生效的策略文件。";

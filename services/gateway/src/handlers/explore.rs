@@ -86,8 +86,8 @@ pub(crate) async fn search(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpR
 
 const HEIGHT: Text = Text::new("a height in plain digits", "直接用数字书写的区块高度");
 const ENTRY: Text = Text::new(
-    "a leaf index in plain digits, or an entry id of 64 lower-case hexadecimal characters",
-    "直接用数字书写的叶序号，或 64 位小写十六进制的条目编号",
+    "a leaf index in plain digits, or an entry id of 64 hexadecimal characters",
+    "直接用数字书写的叶序号，或 64 位十六进制的条目编号",
 );
 
 fn expected(words: Text) -> Fault {

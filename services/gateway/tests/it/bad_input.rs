@@ -491,11 +491,12 @@ fn public(table: &mut Table) {
     for unknown in ["0", "1000000"] {
         add(format!("/v1/blocks/{unknown}"), 404, "block_not_found", At::Whole);
     }
-    for bad in ["007", "-1", "abc", &DIGEST[1..], &DIGEST.to_uppercase()] {
+    for bad in ["007", "-1", "abc", &DIGEST[1..]] {
         add(format!("/v1/entries/{bad}"), 400, "id_malformed", At::Parameter("id"));
     }
-    for unknown in ["1000000", DIGEST] {
-        add(format!("/v1/entries/{unknown}"), 404, "checkpoint_not_found", At::Whole);
+    add("/v1/entries/1000000".to_owned(), 404, "checkpoint_not_found", At::Whole);
+    for unknown in [DIGEST, &DIGEST.to_uppercase()] {
+        add(format!("/v1/entries/{unknown}"), 404, "entry_not_found", At::Whole);
     }
     add("/v1/entries/2?x=1".to_owned(), 400, "query_parameter_unknown", At::Parameter("x"));
     for bad in ["", "?q", "?q=", "?q=%ff", &format!("?q={}", "a".repeat(254))] {

@@ -71,7 +71,10 @@ async fn an_entry_is_read_by_its_place_and_by_its_id() {
     let looked_up = open(&world, &format!("/v1/verify/sha256/{DIGEST}")).await;
     for (at, entry) in world.ledger.all_entries().iter().enumerate() {
         let record = open(&world, &format!("/v1/entries/{at}")).await;
-        assert_eq!(open(&world, &format!("/v1/entries/{}", entry_id(entry))).await, record);
+        let id = entry_id(entry).to_string();
+        for id in [&id, &id.to_uppercase()] {
+            assert_eq!(open(&world, &format!("/v1/entries/{id}")).await, record);
+        }
         assert_eq!(record["entry"], serde_json::from_slice::<Value>(entry).unwrap());
         // Nobody decided the genesis.
         match at.checked_sub(2) {
@@ -104,6 +107,7 @@ async fn a_search_leads_to_blocks_entries_digests_and_members() {
         ("operator.example", vec![member.clone()]),
         ("Operator.Example", vec![member]),
         ("other.example", vec![]),
+        // By design: which entry it stands for is in the database alone.
         (evidence.as_str().unwrap(), vec![]),
         ("KANARIENVOGEL", vec![]),
     ] {
@@ -113,6 +117,21 @@ async fn a_search_leads_to_blocks_entries_digests_and_members() {
             open(&world, hit["href"].as_str().unwrap()).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_found_says_whether_to_ask_again() {
+    let world = World::start().await;
+    let zeros = "0".repeat(64);
+    for (name, code, retryable) in [(zeros.as_str(), "entry_not_found", false), ("9", "checkpoint_not_found", true)] {
+        let problem = world.send(Req::get(&format!("/v1/entries/{name}"))).await.expect(404);
+        assert_eq!((&problem["code"], &problem["retryable"]), (&json!(code), &json!(retryable)));
+    }
+    let problem = world.send(Req::get("/v1/search?q=%ff%fe")).await.expect(400);
+    assert_eq!(problem["errors"][0]["fix"], "Send text, percent-encoded as UTF-8.");
+    let problem = world.send(Req::get("/v1/search?q=")).await.expect(400);
+    let fix = problem["errors"][0]["fix"].as_str().unwrap();
+    assert!(fix.contains("hash") && !fix.contains("evidence"), "{fix}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
