@@ -1,7 +1,8 @@
 //! The folder of an embedded network: what lies where, and how it is made the first time.
 
 use std::{
-    fs,
+    ffi::OsStr,
+    fs, io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -37,6 +38,8 @@ const OTHERS: [&str; MEMBERS_MAX - 1] = [
     "university.localhost",
     "archive.localhost",
 ];
+/// Folder of their folders.
+const MEMBERS: &str = "members";
 /// Origin of an embedded network's log.
 pub(crate) const ORIGIN: &str = "sandbox.localhost/log";
 
@@ -79,10 +82,9 @@ impl Place {
         let operator =
             MemberPlace { domain: OPERATOR, keys: self.keys(), node: self.node(), guard: self.guard.clone() };
         let others = OTHERS.iter().take(count.saturating_sub(1)).map(|domain| {
-            let folder = self.data.join("members").join(domain);
-            let mut guard = self.guard.as_os_str().to_owned();
-            guard.push(format!(".{domain}"));
-            MemberPlace { domain, keys: folder.join("keys"), node: folder.join("node"), guard: guard.into() }
+            let folder = self.data.join(MEMBERS).join(domain);
+            let guard = other_guard(&self.guard, domain.as_ref());
+            MemberPlace { domain, keys: folder.join("keys"), node: folder.join("node"), guard }
         });
         std::iter::once(operator).chain(others).collect()
     }
@@ -186,6 +188,26 @@ impl Place {
             v: V1,
         })
     }
+}
+
+/// The guard of another member than the operator, whose guard it lies beside.
+pub(crate) fn other_guard(operators: &Path, domain: &OsStr) -> PathBuf {
+    let mut guard = operators.as_os_str().to_owned();
+    guard.push(".");
+    guard.push(domain);
+    guard.into()
+}
+
+/// Folders of the other members than the operator, as far as there are any in this folder.
+pub(crate) fn other_members(data: &Path) -> io::Result<Vec<PathBuf>> {
+    let items = match fs::read_dir(data.join(MEMBERS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        items => items?,
+    };
+    let mut folders = items.map(|item| Ok(item?.path())).collect::<io::Result<Vec<_>>>()?;
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    Ok(folders)
 }
 
 /// Draws a member's keys, all or none.

@@ -234,8 +234,17 @@ fn save(folder: &Path, name: &str, key: &SigningKey) -> Result<(), NodeError> {
     file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(NodeError::io("write key", &path))
 }
 
-/// Loads one key; a file that others can read is refused.
+/// Loads one key; a file that others can read is refused, and so is a folder that they can write to,
+/// for they could put a key of theirs into it.
 pub fn load(folder: &Path, name: &str) -> Result<SigningKey, NodeError> {
+    let mode = fs::metadata(folder).map_err(NodeError::io("read keys", folder))?.permissions().mode() & 0o777;
+    if mode & 0o022 != 0 {
+        let reason = format!(
+            "others can change this folder (mode {mode:o}); run `chmod 700` on it, and rotate the keys if anybody else \
+             had access"
+        );
+        return Err(NodeError::Key { path: folder.to_owned(), reason });
+    }
     let path = folder.join(format!("{name}.pem"));
     let metadata = fs::metadata(&path).map_err(NodeError::io("read key", &path))?;
     if metadata.permissions().mode() & 0o077 != 0 {

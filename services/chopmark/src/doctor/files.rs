@@ -9,7 +9,7 @@ use std::{
 use chopmark_node::{NodeError, guard::Guard};
 
 use super::Check;
-use crate::{cli::guard_beside, dev::DevFile, output::shown};
+use crate::{cli::guard_beside, dev::DevFile, output::shown, place::other_members};
 
 /// Below this the next segments of block log, queue and database may not fit.
 const FREE_BYTES_MIN: u64 = 256 << 20;
@@ -17,6 +17,8 @@ const FREE_BYTES_MIN: u64 = 256 << 20;
 const FREE_BYTES_COMFORTABLE: u64 = 4 << 30;
 /// Bits of group and others.
 const NOT_OWNER: u32 = 0o077;
+/// Those of them that let write.
+const OTHERS_WRITE: u32 = 0o022;
 
 pub(super) fn look(data: &Path, dev: Option<&DevFile>, running: bool) -> Vec<Check> {
     let metadata = match fs::metadata(data) {
@@ -37,7 +39,8 @@ pub(super) fn look(data: &Path, dev: Option<&DevFile>, running: bool) -> Vec<Che
             return vec![Check::fail("data", format!("{}: {error}", shown(data)), fix)];
         }
     };
-    let mut checks = vec![folder(data, &metadata), keys(data)];
+    let mut checks = vec![folder(data, &metadata)];
+    checks.extend(keys(data));
     checks.extend(disk(data));
     checks.extend(guard(data, dev, running));
     checks
@@ -51,7 +54,7 @@ fn folder(data: &Path, metadata: &fs::Metadata) -> Check {
         let fix = format!("run as that user, or `chown -R` {named}");
         return Check::fail("data", format!("{named} belongs to user {}, you are {owner}", metadata.uid()), fix);
     }
-    if mode & 0o022 != 0 {
+    if mode & OTHERS_WRITE != 0 {
         return Check::fail("data", format!("others may change {named} (mode {mode:o})"), format!("chmod 700 {named}"));
     }
     if mode & NOT_OWNER != 0 {
@@ -64,24 +67,46 @@ fn folder(data: &Path, metadata: &fs::Metadata) -> Check {
     Check::ok("data", format!("{named}, for its owner alone"))
 }
 
-/// Every file that holds a secret.
-fn keys(data: &Path) -> Check {
-    let mut secrets: Vec<PathBuf> = ["keys", "secrets"].iter().flat_map(|name| files_in(&data.join(name))).collect();
-    secrets.extend([data.join("dev.json")].into_iter().filter(|path| path.exists()));
-    let open = |path: &&PathBuf| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & NOT_OWNER != 0);
-    let open: Vec<String> = secrets.iter().filter(open).map(|path| shown(path)).collect();
-    if open.is_empty() {
-        return Check::ok("keys", format!("{} secret files, readable by their owner alone", secrets.len()));
+/// Every file that holds a secret, and the folders that they lie in: of this member, of all its
+/// generations of keys, and of the other members of an embedded network.
+fn keys(data: &Path) -> Vec<Check> {
+    let mut roots: Vec<PathBuf> = ["keys", "secrets"].map(|name| data.join(name)).into();
+    roots.extend(other_members(data).into_iter().flatten().map(|member| member.join("keys")));
+    let (mut folders, mut files) = (Vec::new(), Vec::new());
+    roots.iter().for_each(|root| gather(root, &mut folders, &mut files));
+    files.extend([data.join("dev.json")].into_iter().filter(|path| path.exists()));
+    let mode = |path: &Path| fs::metadata(path).map_or(0, |found| found.permissions().mode() & 0o777);
+    let open: Vec<String> = files.iter().filter(|path| mode(path) & NOT_OWNER != 0).map(|path| shown(path)).collect();
+    let mut checks = Vec::new();
+    for folder in folders.iter().filter(|folder| mode(folder) & OTHERS_WRITE != 0) {
+        let fix = format!("chmod 700 {}; replace the keys if anybody else had access to this machine", shown(folder));
+        let detail = format!("others may change {} (mode {:o})", shown(folder), mode(folder));
+        checks.push(Check::fail("keys", detail, fix));
     }
-    let fix = format!("chmod 600 {}; replace them if anybody else had access to this machine", open.join(" "));
-    Check::fail("keys", format!("others may read {}", open.join(", ")), fix)
+    if !open.is_empty() {
+        let fix = format!("chmod 600 {}; replace them if anybody else had access to this machine", open.join(" "));
+        checks.push(Check::fail("keys", format!("others may read {}", open.join(", ")), fix));
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok("keys", format!("{} secret files, readable by their owner alone", files.len())));
+    }
+    checks
 }
 
-fn files_in(folder: &Path) -> Vec<PathBuf> {
-    let items = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = items.map(|item| item.path()).filter(|path| path.is_file()).collect();
-    files.sort();
-    files
+/// A folder with all that lies below it; one that is not there has nothing.
+fn gather(folder: &Path, folders: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) {
+    let Ok(items) = fs::read_dir(folder) else { return };
+    folders.push(folder.to_owned());
+    let mut paths: Vec<PathBuf> = items.flatten().map(|item| item.path()).collect();
+    paths.sort();
+    for path in paths {
+        // A link is followed to a file, and not into a folder, from where it could lead back.
+        if path.is_dir() && !path.is_symlink() {
+            gather(&path, folders, files);
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
 }
 
 fn disk(folder: &Path) -> Option<Check> {
@@ -122,7 +147,7 @@ fn guard(data: &Path, dev: Option<&DevFile>, running: bool) -> Vec<Check> {
     };
     let mut checks = Vec::new();
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o022 != 0 {
+    if mode & OTHERS_WRITE != 0 {
         checks.push(Check::fail(
             NAME,
             format!("others may change {named} (mode {mode:o})"),

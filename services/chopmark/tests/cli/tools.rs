@@ -150,6 +150,24 @@ fn doctor_finds_what_is_wrong() {
     let (code, json) = doctor(&data);
     assert_eq!((code, statuses(&json, "keys")), (1, vec!["FAIL".to_owned()]));
     mode(&data.join("keys/log.pem"), 0o600);
+    // Keys of a rotation, and those of the other members of an embedded network.
+    let rotated = keys::rotate(&data.join("keys")).unwrap();
+    let other = data.join("members/court.localhost/keys");
+    keys::generate(&other).unwrap();
+    for (path, wrong, right) in [
+        (rotated.join("log.pem"), 0o644, 0o600),
+        (other.join("network.pem"), 0o640, 0o600),
+        (data.join("keys"), 0o777, 0o700),
+        (rotated, 0o770, 0o700),
+        (other, 0o702, 0o700),
+    ] {
+        assert_eq!(statuses(&doctor(&data).1, "keys"), ["OK"]);
+        mode(&path, wrong);
+        let (code, json) = doctor(&data);
+        assert_eq!((code, statuses(&json, "keys")), (1, vec!["FAIL".to_owned()]), "{path:?}");
+        assert!(json.to_string().contains(path.to_str().unwrap()), "{json}");
+        mode(&path, right);
+    }
 
     mode(&data, 0o755);
     assert_eq!(statuses(&doctor(&data).1, "data"), ["WARN"]);
