@@ -551,7 +551,8 @@ pub(crate) struct VerifyArgs {
 #[derive(Debug, Args)]
 #[command(
     long_about = "Derives tiles, index, state and every checkpoint's root again from the block log and compares them \
-                  with what is stored, and the guard with both. Changes nothing. The node must not be running.",
+                  with what is stored, and the guard with both; in a folder of `chopmark dev`, those of every \
+                  member. Changes nothing. The node must not be running.",
     after_long_help = "\
 Examples:
   chopmark fsck chopmark-data
@@ -564,7 +565,7 @@ pub(crate) struct FsckArgs {
     #[arg(value_name = "DIR")]
     pub(crate) data: PathBuf,
 
-    /// The guard [default: DIR.guard, where there is one]
+    /// The guard [default: DIR.guard, where there is one]; the other members' lie beside it
     #[arg(long, value_name = "PATH")]
     pub(crate) guard: Option<PathBuf>,
 

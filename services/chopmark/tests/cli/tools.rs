@@ -1,6 +1,6 @@
 //! The tools that need no server: help, completions, manual pages, version, fsck, doctor.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, sync::Arc};
 
 use chopmark_node::{
     Node, NodeConfig, POOL_BYTES_MAX,
@@ -123,8 +123,54 @@ fn fsck_tells_sound_from_unsound_from_unchecked() {
     assert_eq!(json["sound"], false);
     assert!(json["findings"][0]["file"].as_str().unwrap().ends_with("stray"));
 
-    assert_eq!(chopmark(["fsck", &text(&data.join("keys"))]).code, 2);
+    let ran = chopmark(["fsck", &text(&data.join("keys"))]);
+    assert!(ran.code == 2 && ran.err.contains("holds no ledger"), "{}", ran.err);
     assert_eq!(chopmark(["fsck", "no-such-folder"]).code, 2);
+}
+
+#[test]
+fn fsck_checks_every_member_of_an_embedded_network() {
+    let data = data("fsck-members");
+    let argument = text(&data);
+    // Another member as `chopmark dev --members 2` lays it out; here with the same history.
+    let member = data.join("members/court.localhost");
+    fs::create_dir_all(&member).unwrap();
+    let copied = Command::new("cp").arg("-a").args([data.join("node"), member.join("node")]).status().unwrap();
+    assert!(copied.success());
+    let guard = data.with_extension("guard");
+    fs::copy(&guard, data.with_extension("guard.court.localhost")).unwrap();
+    let ran = chopmark(["fsck", &argument]);
+    assert_eq!((ran.code, ran.last()), (0, "sound"), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("court.localhost/node: ") && !ran.out.contains("was not checked"), "{}", ran.out);
+
+    fs::write(member.join("node/log/stray"), "?").unwrap();
+    let ran = chopmark(["fsck", &argument]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.contains("court.localhost/node/log/stray"), "{}", ran.out);
+    assert!(ran.last().starts_with("NOT SOUND: 1 findings"), "{}", ran.out);
+    let json = chopmark(["fsck", &argument, "--json"]).json();
+    assert_eq!((&json["sound"], &json["members"][0]["sound"]), (&false.into(), &false.into()), "{json}");
+    assert_eq!(json["findings"].as_array().unwrap().len(), 0, "the operator's own");
+
+    fs::remove_dir_all(member.join("node")).unwrap();
+    let ran = chopmark(["fsck", &argument]);
+    assert!(ran.code == 2 && ran.err.contains("court.localhost holds no ledger"), "{}", ran.err);
+}
+
+#[test]
+fn fsck_says_why_it_cannot_look() {
+    let folder = folder("fsck-blind");
+    // A loop of links is refused to everybody, as a closed folder is to all but root.
+    std::os::unix::fs::symlink("node", folder.join("node")).unwrap();
+    let ran = chopmark(["fsck", &text(&folder)]);
+    assert!(ran.code == 2 && ran.err.contains("look for") && !ran.err.contains("holds no ledger"), "{}", ran.err);
+    let gone = folder.join("gone");
+    fs::create_dir(&gone).unwrap();
+    let script = r#"cd "$1" && rmdir "$1" && exec "$2" fsck ."#;
+    let ran = Command::new("sh").args(["-c", script, "sh"]).arg(&gone).arg(env!("CARGO_BIN_EXE_chopmark")).output();
+    let ran = ran.unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.code() == Some(2) && said.contains("the current folder is there no more"), "{said}");
 }
 
 fn statuses(json: &serde_json::Value, name: &str) -> Vec<String> {
