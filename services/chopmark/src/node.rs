@@ -83,6 +83,8 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
     let (public, scraped) = (bind(file.node.read)?, bind(file.node.metrics)?);
     let internal = bind(file.node.internal)?;
+    // The engine binds its address itself, much later, and cannot say why it fails.
+    drop(bind(file.node.listen)?);
     let mut signals = Signals::listen()?;
     let Some(node) = open(config, &mut signals, &stop_node).await? else { return Ok(ExitCode::SUCCESS) };
     let handle = node.handle();
