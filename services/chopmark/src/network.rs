@@ -10,7 +10,7 @@ pub(crate) mod routes;
 mod snapshot;
 mod witness;
 
-use std::{fmt, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, fmt, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use chopmark_node::{
@@ -22,7 +22,7 @@ use chopmark_node::{
 use ledger_core::{
     Hash32,
     genesis::{Genesis, Network},
-    member::{MemberSet, faults_tolerated, is_domain},
+    member::{MEMBERS_MAX, MemberSet, faults_tolerated, is_domain},
     operation::V1,
     policy::Policy,
 };
@@ -72,6 +72,9 @@ impl NewMember {
             return Err(refused("the domain is not a lower-case DNS name with a dot").into());
         }
         let listen: SocketAddr = address.parse().map_err(|_| refused("the address is not IP:PORT"))?;
+        if listen.ip().is_unspecified() {
+            return Err(refused("nobody can dial that address").into());
+        }
         if listen.port() == 0 || listen.port() > u16::MAX - 3 {
             return Err(refused("the port has to leave room for three more above it").into());
         }
@@ -81,6 +84,31 @@ impl NewMember {
     fn address(&self, above: u16) -> SocketAddr {
         SocketAddr::new(self.listen.ip(), self.listen.port() + above)
     }
+
+    /// Where its node listens, and for whom.
+    fn addresses(&self) -> [(&'static str, SocketAddr); 4] {
+        [
+            ("members", self.address(0)),
+            ("readers", self.address(1)),
+            ("committers", self.address(2)),
+            ("metrics", self.address(3)),
+        ]
+    }
+}
+
+/// Refuses two nodes on one address: the second of them would not start.
+fn refuse_shared_addresses(members: &[NewMember]) -> Result<(), Usage> {
+    let listeners = members.iter().flat_map(|member| member.addresses().map(|(whom, at)| (at, &member.domain, whom)));
+    let mut taken = BTreeMap::new();
+    for (address, domain, whom) in listeners {
+        if let Some((other, purpose)) = taken.insert(address, (domain, whom)) {
+            return Err(Usage(format!(
+                "--member {domain}: {address} would be its address for {whom}, and is that of {other} for {purpose}: \
+                 each member takes four ports"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// One folder for each member, with its keys, the genesis and its configuration.
@@ -90,6 +118,10 @@ fn init(args: &NetworkInitArgs, out: &mut Out) -> anyhow::Result<()> {
     if let Some(pair) = members.windows(2).find(|pair| pair[0].domain == pair[1].domain) {
         bail!(Usage(format!("--member {} stands twice", pair[0].domain)));
     }
+    if members.len() > MEMBERS_MAX {
+        bail!(Usage(format!("--member: {} of them, and a network has at most {MEMBERS_MAX}", members.len())));
+    }
+    refuse_shared_addresses(&members)?;
     if args.folder.exists() {
         bail!("{} exists already: a network is made once, in a new folder", args.folder.display());
     }
