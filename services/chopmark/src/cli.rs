@@ -6,9 +6,9 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ledger_core::Hash32;
+use ledger_core::{Hash32, member::is_domain};
 
-use crate::{output::EXIT_USAGE, place::MEMBERS_MAX};
+use crate::{network::card::is_read_url, output::EXIT_USAGE, place::MEMBERS_MAX};
 
 /// Where `chopmark dev` keeps everything unless told otherwise.
 const DATA_DEFAULT: &str = "chopmark-data";
@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
-/// Runs a whole network on this machine: gateway, queue, database, committer and one node
+/// Runs a whole network on this machine: gateway, queue, database, committer and a node for every member
 #[derive(Debug, Args)]
 #[command(
     long_about = "Runs a whole network on this machine, in one process and in the foreground: gateway, queue, \
@@ -164,7 +164,7 @@ pub(crate) struct NetworkSnapshotArgs {
     pub(crate) file: PathBuf,
 
     /// Read URL of a node
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_read_url)]
     pub(crate) from: String,
 }
 
@@ -295,7 +295,7 @@ pub(crate) struct NetworkJoinArgs {
     pub(crate) folder: PathBuf,
 
     /// Domain of the new member, or the name of the observer
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN", value_parser = parse_domain)]
     pub(crate) domain: String,
 
     /// Address of the node; the next three ports are its read, internal and metrics ones
@@ -307,11 +307,11 @@ pub(crate) struct NetworkJoinArgs {
     pub(crate) advertised: Option<SocketAddr>,
 
     /// Where the others read from this node, if not at the port above that address
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_read_url)]
     pub(crate) read_url: Option<String>,
 
     /// Read URL of a member's node
-    #[arg(long, value_name = "URL", required = true)]
+    #[arg(long, value_name = "URL", required = true, value_parser = parse_read_url)]
     pub(crate) from: Vec<String>,
 
     /// Chain id of the network
@@ -327,6 +327,17 @@ fn parse_hash(text: &str) -> Result<Hash32, String> {
     Hash32::from_hex(text).ok_or_else(|| "64 lower-case hexadecimal characters are expected".to_owned())
 }
 
+fn parse_domain(text: &str) -> Result<String, String> {
+    if is_domain(text) { Ok(text.to_owned()) } else { Err("a lower-case DNS name with a dot is expected".to_owned()) }
+}
+
+/// Without the slashes at its end.
+fn parse_read_url(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    let refused = || "http://HOST:PORT or https://HOST is expected, without a path".to_owned();
+    if is_read_url(url) { Ok(url.to_owned()) } else { Err(refused()) }
+}
+
 /// Makes a new network: a folder for every member, with its keys
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -335,14 +346,14 @@ Example:
     --member court.example=10.0.0.1:26600 --member notary.example=10.0.0.2:26600 \\
     --member operator.example=10.0.0.3:26600 --member archive.example=10.0.0.4:26600
 
-Exit status: 0 made; 1 failed; 2 for arguments that make no sense.")]
+Exit status: 0 made; 1 failed; 64 for arguments that make no sense.")]
 pub(crate) struct NetworkInitArgs {
     /// Folder for the members' folders; must not exist
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
 
     /// Domain of the network: its log is DOMAIN/log
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN", value_parser = parse_domain)]
     pub(crate) domain: String,
 
     /// A member and the address of its node; the next three ports are its read, internal and metrics ones

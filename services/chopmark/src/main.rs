@@ -54,10 +54,19 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", chain(&error));
             ExitCode::from(if error.is::<Usage>() { EXIT_USAGE } else { code_of_failure })
         }
     }
+}
+
+/// An error with its causes; one that the text before it ends with already is not said again.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        said if said.ends_with(&cause) => said.to_owned(),
+        said => format!("{said}: {cause}"),
+    })
 }
 
 /// What a command ends with when it could not do its work; statuses that mean something else are

@@ -6,24 +6,21 @@ use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail, ensure};
 use chopmark_node::keys;
-use ledger_core::{Hash32, genesis::Genesis, member::is_domain, operation::V1};
+use ledger_core::{Hash32, genesis::Genesis, operation::V1};
 
 use super::{
-    card::{Invitation, PeerCard, fingerprint, is_read_url},
+    card::{Invitation, PeerCard, fingerprint},
     peering,
 };
 use crate::{
     cli::{NetworkJoinArgs, guard_beside},
     member::{MemberFolder, NodeFile, NodeSection},
-    output::{Out, Usage, plain, shown},
+    output::{Out, Usage, shown},
     secrets, system,
     unfinished::Unfinished,
 };
 
 pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
-    if !is_domain(&args.domain) {
-        bail!(Usage(format!("--domain {}: not a lower-case DNS name with a dot", args.domain)));
-    }
     if args.listen.port() == 0 || args.listen.port() > u16::MAX - 3 {
         bail!(Usage(format!("--listen {}: the port has to leave room for three more above it", args.listen)));
     }
@@ -33,13 +30,17 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
     if args.listen.ip().is_unspecified() && args.advertised.is_none() && !args.observer {
         bail!(Usage(format!("--listen {}: nobody can dial it; give --advertised too", args.listen)));
     }
-    let url = |url: &String| url.trim_end_matches('/').to_owned();
-    let (from, read_url): (Vec<String>, _) = (args.from.iter().map(url).collect(), args.read_url.as_ref().map(url));
-    if let Some(wrong) = from.iter().chain(&read_url).find(|url| !is_read_url(url)) {
-        bail!(Usage(format!("{}: give http://HOST:PORT or https://HOST, without a path", plain(wrong))));
-    }
     let guard = guard_beside(&args.folder);
-    let genesis = fetch_genesis(&from, args).await?;
+    let http = peering::http()?;
+    let (genesis, url) = fetch_genesis(&http, args).await?;
+    // What a node says of the members may be wrong, or missing: the vote that takes a member in is
+    // what decides. This spares an honest mistake the way there.
+    let members = peering::members(&http, url).await.unwrap_or_default();
+    ensure!(
+        !members.contains(&args.domain),
+        "{} is a member in force already: restore a node whose data were lost, or choose another domain",
+        args.domain
+    );
     let unfinished = Unfinished::folder(&args.folder)?;
     let made = MemberFolder(unfinished.path().to_owned());
     keys::generate(&made.keys())?;
@@ -53,8 +54,8 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
         metrics: port(3),
         guard: PathBuf::from("..").join(name),
         advertised: args.advertised,
-        read_url,
-        sources: from,
+        read_url: args.read_url.clone(),
+        sources: args.from.clone(),
         observer: args.observer,
     };
     let file = NodeFile { node, faults: None, peers: Vec::new() };
@@ -81,19 +82,19 @@ pub(crate) async fn join(args: &NetworkJoinArgs, out: &mut Out) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-async fn fetch_genesis(from: &[String], args: &NetworkJoinArgs) -> anyhow::Result<Genesis> {
-    let http = peering::http()?;
+/// The genesis of the chain that was asked for, and the URL of the node that has it.
+async fn fetch_genesis<'a>(http: &reqwest::Client, args: &'a NetworkJoinArgs) -> anyhow::Result<(Genesis, &'a str)> {
     let mut failed = Vec::new();
-    for url in from {
+    for url in &args.from {
         let fetch = async {
-            let genesis = peering::genesis(&http, url).await?;
+            let genesis = peering::genesis(http, url).await?;
             let chain = genesis.chain_id();
-            ensure!(chain == args.chain, "it serves the chain {chain}, not the one that was asked for");
+            ensure!(chain == args.chain, "{url} serves the chain {chain}, not the one that was asked for");
             Ok(genesis)
         };
         match fetch.await {
-            Ok(genesis) => return Ok(genesis),
-            Err(error) => failed.push(format!("{url}: {error:#}")),
+            Ok(genesis) => return Ok((genesis, url)),
+            Err(error) => failed.push(format!("{error:#}")),
         }
     }
     bail!("no genesis of this chain: {}", failed.join("; "))

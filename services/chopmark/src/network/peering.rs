@@ -16,6 +16,7 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    NETWORK_BYTES_MAX,
     board::{Board, Notices},
     card::PeerCard,
     join::own_card,
@@ -348,10 +349,32 @@ pub(crate) fn followed(block: &[u8], checkpoint: String) -> anyhow::Result<Follo
     Ok(Followed { proposal, certificate: block.certificate, checkpoint })
 }
 
+/// Domains of the members in force, as another node says.
+pub(crate) async fn members(http: &reqwest::Client, url: &str) -> anyhow::Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        name: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Members {
+        members: Vec<Named>,
+    }
+    let answer = http.get(format!("{url}/v1/network")).send().await?.error_for_status()?;
+    let network: Members = serde_json::from_slice(&bounded(answer, NETWORK_BYTES_MAX).await?)?;
+    Ok(network.members.into_iter().map(|member| member.name).collect())
+}
+
 /// A genesis as another node serves it.
 pub(crate) async fn genesis(http: &reqwest::Client, url: &str) -> anyhow::Result<Genesis> {
-    let answer = http.get(format!("{url}/peer/v1/genesis")).send().await?.error_for_status()?;
-    Ok(Genesis::parse(&bounded(answer, GENESIS_BYTES_MAX).await?)?)
+    let answer = http.get(format!("{url}/peer/v1/genesis")).send().await;
+    let answer = answer.map_err(reqwest::Error::without_url).with_context(|| format!("{url} does not answer"))?;
+    let status = answer.status();
+    ensure!(
+        status.is_success(),
+        "{url} has no genesis to give (HTTP {status}): name the read address of a node, not its internal or metrics one"
+    );
+    let genesis = Genesis::parse(&bounded(answer, GENESIS_BYTES_MAX).await?);
+    genesis.with_context(|| format!("{url} serves something else than a genesis"))
 }
 
 /// Encoded blocks from a height on, each with its checkpoint, as another node serves them.

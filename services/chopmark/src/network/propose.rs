@@ -147,9 +147,14 @@ fn members_change(view: &GovernanceView, expires: u64, members: Vec<Member>) -> 
     })))
 }
 
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> anyhow::Result<T> {
+/// Reads a file that is to be `what`.
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, what: &str) -> anyhow::Result<T> {
     let bytes = fs::read(path).with_context(|| format!("read {}", shown(path)))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("{} is not what is expected here", shown(path)))
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is not {what}", shown(path)))
+}
+
+fn read_invitation(path: &Path) -> anyhow::Result<Invitation> {
+    read_json(path, "an invitation: the file invitation.json that `chopmark network join` has written is expected")
 }
 
 /// The change that was asked for, and how the node of a new member is met.
@@ -162,7 +167,7 @@ fn change(
     let mut members: Vec<Member> = view.governance.members.iter().cloned().collect();
     match &args.change {
         ProposeChange::Add { invitation } => {
-            let Invitation { card, member, .. } = read_json(invitation)?;
+            let Invitation { card, member, .. } = read_invitation(invitation)?;
             ensure!(card.chain == view.chain, "{} is for another network", shown(invitation));
             ensure!(card.is_of(&view.chain, &member), "{} is not signed by its own member", shown(invitation));
             ensure!(members.iter().all(|known| known.domain != member.domain), "{} is a member already", member.domain);
@@ -188,7 +193,7 @@ fn change(
             Ok((members_change(view, expires, members)?, None))
         }
         ProposeChange::SetPolicy { file } => {
-            let policy: Policy = read_json(file)?;
+            let policy: Policy = read_json(file, "a policy as JSON")?;
             let version = view.governance.policy.version + 1;
             ensure!(policy.version == version, "{}: version: the next one is {version}", shown(file));
             ensure!(policy.is_valid(), "{}: its parameters contradict each other", shown(file));
@@ -304,4 +309,19 @@ pub(crate) async fn proposals(args: &NetworkProposalsArgs, out: &mut Out) -> any
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_file_than_an_invitation_is_named_with_what_is_expected() {
+        let path = std::env::temp_dir().join(format!("chopmark-invitation-{}", std::process::id()));
+        fs::write(&path, "[node]\ndomain = \"court.test\"\n").unwrap();
+        let refused = format!("{:#}", read_invitation(&path).unwrap_err());
+        fs::remove_file(&path).unwrap();
+        assert!(refused.contains("is not an invitation") && refused.contains("network join"), "{refused}");
+        assert!(refused.starts_with(&shown(&path)), "{refused}");
+    }
 }

@@ -48,7 +48,7 @@ fn read_bytes(from: &mut impl Read, max: usize) -> anyhow::Result<Vec<u8>> {
 }
 
 pub(crate) async fn snapshot(args: &NetworkSnapshotArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
-    let (http, url) = (peering::http()?, args.from.trim_end_matches('/'));
+    let (http, url) = (peering::http()?, &args.from);
     let (unfinished, file) = Unfinished::file(&args.file)?;
     let genesis = peering::genesis(&http, url).await?;
     let mut file = BufWriter::new(file);
