@@ -338,14 +338,23 @@ impl Network {
     /// Proposes a change as the first of these members, and has the others approve it until it is
     /// committed.
     pub async fn change(&self, members: &[usize], change: &[&str]) -> anyhow::Result<()> {
-        let propose = [&["propose"], change].concat();
         let give_up = Instant::now() + PROGRESS_TIMEOUT;
+        while !self.change_once(members, change, give_up).await? {
+            ensure!(Instant::now() < give_up, "{change:?}: what it was to replace is replaced again and again");
+        }
+        Ok(())
+    }
+
+    /// `false`: a change before it came into force between question and answer, and nobody has the
+    /// proposal any more.
+    async fn change_once(&self, members: &[usize], change: &[&str], give_up: Instant) -> anyhow::Result<bool> {
+        let propose = [&["propose"], change].concat();
         let said = loop {
             let (code, said) = self.command(members[0], &propose)?;
             if code == Some(0) {
                 break said;
             }
-            // The change before it comes into force within two heights, maybe between question and answer.
+            // The change before it comes into force within two heights.
             let passes = ["on its way already", "replaced meanwhile"].iter().any(|reason| said.contains(reason));
             ensure!(passes && Instant::now() < give_up, "{propose:?}: {said}");
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -353,7 +362,6 @@ impl Network {
         let id = said.lines().find_map(|line| line.strip_prefix("proposal ")).context("it names the proposal")?;
         let mut last = said.clone();
         for member in &members[1..] {
-            let give_up = Instant::now() + PROGRESS_TIMEOUT;
             loop {
                 let (code, said) = self.command(*member, &["approve", id])?;
                 if code == Some(0) {
@@ -361,11 +369,15 @@ impl Network {
                     break;
                 }
                 ensure!(said.contains("arrives within seconds") && Instant::now() < give_up, "approve: {said}");
+                // The proposer's own node had not seen the change before it yet.
+                if !self.command(members[0], &["proposals", "--json"])?.1.contains(id) {
+                    return Ok(false);
+                }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
         ensure!(last.contains("committed as entry"), "{change:?} is not committed: {last}");
-        Ok(())
+        Ok(true)
     }
 
     /// Waits until a member's node says that these are the members in force.
