@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# Installs what building and testing need from Debian's packages. Idempotent; says what it does.
-# Usage: scripts/setup.sh [run|test]
+# Installs what building, testing and the servers of deploy/native need from Debian's packages.
+# Idempotent; says what it does.
+# Usage: scripts/setup.sh [run|test|servers]
 set -euo pipefail
 
-packages=(libsqlite3-dev pkg-config openssl curl jq coreutils)
-if [ "${1:-run}" = test ]; then
-    packages+=(shellcheck python3-venv)
+# make and g++ build the Kafka client's C library; libssl-dev is its TLS.
+packages=(libsqlite3-dev libssl-dev make g++ pkg-config openssl curl jq coreutils)
+case ${1:-run} in
+test)
+    packages+=(shellcheck python3-venv openjdk-17-jre-headless maven)
     # Faults of packets, in namespaces of their own: only the long runs need them.
     packages+=(nftables iproute2 util-linux)
-fi
+    ;;
+servers) packages+=(openjdk-17-jre-headless maven postgresql redis-server prometheus util-linux) ;;
+esac
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
@@ -17,6 +22,13 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "setup: installing ${missing[*]}"
     sudo=""
     [ "$(id -u)" = 0 ] || sudo=sudo
+    # A package that brings a server would start it. Ours run from folders of their own.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+        $sudo chmod +x $policy
+        trap '$sudo rm -f $policy' EXIT
+    fi
     $sudo apt-get update -qq
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 else
