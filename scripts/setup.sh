@@ -4,11 +4,10 @@
 # Usage: scripts/setup.sh [run|test|servers]
 set -euo pipefail
 
-# make and g++ build the Kafka client's C library; libssl-dev is its TLS.
-packages=(libsqlite3-dev libssl-dev make g++ pkg-config openssl curl jq coreutils)
+packages=(libsqlite3-dev pkg-config openssl curl jq coreutils)
 case ${1:-run} in
 test)
-    packages+=(shellcheck python3-venv openjdk-17-jre-headless maven)
+    packages+=(shellcheck python3-venv)
     # Faults of packets, in namespaces of their own: only the long runs need them.
     packages+=(nftables iproute2 util-linux)
     ;;
