@@ -1,9 +1,15 @@
 //! The queue between gateways and committers: adapters of the ports `Queue` and `QueueConsumer`.
 //!
-//! [`embedded`] keeps it in segment files of this process. A queue only carries: it never looks
-//! into a message beyond decoding it, never decides whether one was seen before, and never drops
-//! one that was acknowledged.
+//! [`embedded`] keeps it in segment files of this process; [`kafka`] in topics of an Apache Kafka
+//! cluster. A queue only carries: it never looks into a message beyond decoding it, never decides
+//! whether one was seen before, and never drops one that was acknowledged.
 
+mod bounds;
 pub mod embedded;
+mod failure;
+pub mod kafka;
+mod metric;
 
-pub use embedded::{Config, DeadLetter, EmbeddedConsumer, EmbeddedQueue, Stats, describe_metrics};
+pub use embedded::{Config, DeadLetter, EmbeddedConsumer, EmbeddedQueue, Stats};
+pub use kafka::{KafkaConsumer, KafkaQueue, KafkaSettings};
+pub use metric::describe_metrics;

@@ -1,7 +1,6 @@
 //! Bounds of the queue, each with its reason.
 
-use chopmark_domain::message::SEALED_BYTES_MAX;
-use ledger_core::operation::OPERATION_BYTES_MAX;
+use crate::bounds::MESSAGE_BYTES_MAX;
 
 /// Closed segments are deleted whole, so this is also how much committed data lingers; 64 MiB are
 /// scanned in about 0.1 s on opening.
@@ -17,12 +16,8 @@ const RETAINED_MESSAGES_DEFAULT: u64 = 1024;
 /// Dead letters are never deleted here; somebody should look long before 1 GiB.
 const DEAD_LETTER_BYTES_MAX_DEFAULT: u64 = 1 << 30;
 
-/// Longest message: operation, sealed private part, and at most eight short fields.
-pub(super) const MESSAGE_BYTES_MAX: usize = OPERATION_BYTES_MAX + SEALED_BYTES_MAX + 8 * 256;
 /// The writer closes a group here, so that one append stays below 100 ms on a slow disk.
 pub(super) const GROUP_BYTES_MAX: u64 = 8 << 20;
-/// Memory that one poll may deliver, plus one message.
-pub(super) const POLL_BYTES_MAX: usize = 16 << 20;
 
 /// How to open an [`EmbeddedQueue`](super::EmbeddedQueue).
 #[derive(Debug, Clone)]

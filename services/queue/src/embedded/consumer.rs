@@ -13,11 +13,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::committed::{CommittedFile, Mark};
-use super::config::POLL_BYTES_MAX;
 use super::failure::{broken, from_log, unavailable};
 use super::files::from_io;
 use super::queue::{Inner, PARTITION};
 use super::shared::Tail;
+use crate::bounds::POLL_BYTES_MAX;
 
 /// Reads the queue from the committed offset on. Dropping it makes room for another.
 ///

@@ -8,15 +8,13 @@ use ledger_core::codec::{DecodeError, Reader, Writer};
 use parking_lot::Mutex;
 use segment_log::{Options, SegmentLog};
 
-use super::config::MESSAGE_BYTES_MAX;
 use super::failure::{broken, from_log};
 use super::files::{DirectoryLock, from_io, segment_bytes};
-use super::metric::Metrics;
 use super::writer::open_log;
+use crate::bounds::{MESSAGE_BYTES_MAX, REASON_BYTES_MAX};
+use crate::metric::Metrics;
 
 const VERSION: u8 = 1;
-/// A reason is a sentence; the rest is cut off.
-const REASON_BYTES_MAX: usize = 1024;
 /// Bytes around the payload: version, position, two lengths and the reason.
 const OVERHEAD_BYTES_MAX: usize = 1 + 12 + 8 + REASON_BYTES_MAX;
 /// Longest payload. The log holds nothing longer than a message; other bytes are cut off here.

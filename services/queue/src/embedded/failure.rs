@@ -1,12 +1,8 @@
 //! From what failed below to what the port answers.
 
-use std::error::Error;
-use std::fmt::Write;
-
 use chopmark_domain::ports::PortError;
 
-/// Name of the port in its errors.
-pub(super) const PORT: &str = "queue";
+pub(super) use crate::failure::{PORT, broken, describe, unavailable};
 
 /// Why something cannot be done now. Unlike a [`PortError`] it can be told to many.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,26 +40,6 @@ impl From<&segment_log::Error> for Failure {
     }
 }
 
-pub(super) fn unavailable(reason: impl Into<String>) -> PortError {
-    PortError::Unavailable { port: PORT, reason: reason.into() }
-}
-
-pub(super) fn broken(reason: impl Into<String>) -> PortError {
-    PortError::Broken { port: PORT, reason: reason.into() }
-}
-
 pub(super) fn from_log(error: &segment_log::Error) -> PortError {
     Failure::from(error).into()
-}
-
-/// The error and its sources, for the log.
-pub(super) fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }

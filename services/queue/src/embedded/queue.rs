@@ -15,14 +15,14 @@ use tokio::sync::{oneshot, watch};
 
 use super::Config;
 use super::committed::{CommittedFile, Mark};
-use super::config::MESSAGE_BYTES_MAX;
 use super::consumer::EmbeddedConsumer;
 use super::dead_letter::{DeadLetter, DeadLetters};
 use super::failure::{broken, from_log, unavailable};
 use super::files::{DirectoryLock, create_directory, from_io, segment_bytes};
-use super::metric::Metrics;
 use super::shared::{Shared, Tail};
 use super::writer::{Job, Publish, Writer, log_options, open_log};
+use crate::bounds::MESSAGE_BYTES_MAX;
+use crate::metric::Metrics;
 
 /// The only partition.
 pub(super) const PARTITION: u32 = 0;

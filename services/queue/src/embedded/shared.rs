@@ -7,7 +7,7 @@ use chopmark_domain::ports::{PortError, PortResult};
 use segment_log::SegmentReader;
 
 use super::failure::PORT;
-use super::metric::Metrics;
+use crate::metric::Metrics;
 
 /// The readable end of the log, as the writer tells it to the consumer.
 #[derive(Debug, Clone)]

@@ -11,11 +11,12 @@ use segment_log::{Error, Flaw, Options, Recovery, SegmentLog};
 use tokio::sync::{oneshot, watch};
 
 use super::Config;
-use super::config::{GROUP_BYTES_MAX, MESSAGE_BYTES_MAX};
+use super::config::GROUP_BYTES_MAX;
 use super::failure::Failure;
 use super::files::{DirectoryLock, segment_bytes};
-use super::metric::Metrics;
 use super::shared::{Reserved, Shared, Tail};
+use crate::bounds::MESSAGE_BYTES_MAX;
+use crate::metric::Metrics;
 
 /// First delay before the log is opened anew; it doubles with each failure in a row.
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);

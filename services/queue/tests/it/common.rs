@@ -49,7 +49,15 @@ pub(crate) async fn take(consumer: &mut dyn QueueConsumer, count: usize) -> Vec<
     taken
 }
 
-/// Polls until a poll finds nothing.
+/// Takes what must be there, and asserts that there is nothing more.
+pub(crate) async fn take_all(consumer: &mut dyn QueueConsumer, count: usize) -> Vec<Delivery> {
+    let taken = take(consumer, count).await;
+    let more = drain(consumer).await;
+    assert!(more.is_empty(), "{more:?}");
+    taken
+}
+
+/// Polls until a poll finds nothing. A consumer on Kafka may find nothing at first.
 pub(crate) async fn drain(consumer: &mut dyn QueueConsumer) -> Vec<Delivery> {
     let mut taken = Vec::new();
     loop {

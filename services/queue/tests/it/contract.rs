@@ -1,5 +1,5 @@
 //! What every queue owes its users, whatever carries it. `contract_tests!` makes one test of each
-//! function here for a [`Subject`].
+//! function here for a [`Subject`], or none where the subject is `None`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use chopmark_domain::ports::{Queue, QueueConsumer, QueuePosition};
 
-use crate::common::{drain, identity, message, newest, serials, take};
+use crate::common::{drain, identity, message, newest, serials, take, take_all};
 
 /// A queue under test, with data of its own that outlives a restart.
 #[async_trait]
@@ -30,7 +30,9 @@ macro_rules! contract_tests {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                crate::contract::$name(&mut $subject).await;
+                if let Some(mut subject) = $subject {
+                    crate::contract::$name(&mut subject).await;
+                }
             }
         )*
     };
@@ -115,7 +117,7 @@ pub(crate) async fn what_is_not_committed_comes_again(subject: &mut dyn Subject)
 
     subject.restart().await;
     subject.queue().publish(vec![message(1, 100, 50)]).await.unwrap();
-    assert_eq!(serials(&drain(subject.consumer().await.as_mut()).await), [100]);
+    assert_eq!(serials(&take_all(subject.consumer().await.as_mut(), 1).await), [100]);
 }
 
 pub(crate) async fn a_commit_never_moves_back(subject: &mut dyn Subject) {
@@ -128,7 +130,7 @@ pub(crate) async fn a_commit_never_moves_back(subject: &mut dyn Subject) {
     consumer.commit(&[]).await.unwrap();
     drop(consumer);
     subject.restart().await;
-    assert_eq!(serials(&drain(subject.consumer().await.as_mut()).await), (20..30).collect::<Vec<_>>());
+    assert_eq!(serials(&take_all(subject.consumer().await.as_mut(), 10).await), (20..30).collect::<Vec<_>>());
 }
 
 pub(crate) async fn a_commit_needs_a_delivery(subject: &mut dyn Subject) {
@@ -189,6 +191,9 @@ pub(crate) async fn a_poll_ends_early_when_full(subject: &mut dyn Subject) {
 
 pub(crate) async fn a_poll_lingers_for_more(subject: &mut dyn Subject) {
     let (queue, mut consumer) = (subject.queue(), subject.consumer().await);
+    // Something before, so that a consumer that takes its time to begin has begun.
+    queue.publish(vec![message(1, 9, 50)]).await.unwrap();
+    take(consumer.as_mut(), 1).await;
     let (linger, started) = (Duration::from_millis(300), Instant::now());
     queue.publish(vec![message(1, 0, 50)]).await.unwrap();
     let later = tokio::spawn(async move {

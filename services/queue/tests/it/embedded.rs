@@ -58,7 +58,7 @@ impl Subject for Embedded {
     }
 }
 
-contract_tests!(Embedded::new());
+contract_tests!(Some(Embedded::new()));
 
 #[tokio::test]
 async fn there_is_one_consumer_at_a_time() {

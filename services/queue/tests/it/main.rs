@@ -1,4 +1,5 @@
-//! The queue against its contract, and the embedded one against disks and kills.
+//! The queues against their contract; the embedded one against disks and kills, the one on Kafka
+//! against a broker that dies and members that come and go.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its case has failed")]
 
 mod common;
@@ -6,6 +7,8 @@ mod common;
 mod contract;
 mod embedded;
 mod full;
+mod kafka;
+mod kafka_faults;
 mod kill;
 mod recovery;
 mod throughput;

@@ -18,6 +18,11 @@ const DAMAGED_TAIL: &str = "chopmark_queue_damaged_tail_total";
 /// Failed appends and openings; label `cause`.
 const FAILURES: &str = "chopmark_queue_failures_total";
 
+/// Partitions that this consumer has been given; Kafka only.
+const PARTITIONS: &str = "chopmark_queue_partitions";
+/// Shares that the consumers' group gave or took; Kafka only, label `change`.
+const REBALANCES: &str = "chopmark_queue_rebalances_total";
+
 /// Registers names, units and help texts with the installed recorder.
 pub fn describe_metrics() {
     describe_counter!(PUBLISHED, Unit::Count, "Messages acknowledged to publishers");
@@ -25,39 +30,48 @@ pub fn describe_metrics() {
     describe_gauge!(DEPTH, Unit::Count, "Messages behind the committed position");
     describe_counter!(DEAD_LETTER, Unit::Count, "Messages put aside");
     describe_counter!(DAMAGED_TAIL, Unit::Count, "Ends of a log cut off that no cut write explains, by log");
+    describe_gauge!(PARTITIONS, Unit::Count, "Partitions that this consumer has been given");
+    describe_counter!(REBALANCES, Unit::Count, "Shares given to or taken from this consumer, by change");
     describe_counter!(FAILURES, Unit::Count, "Failed appends and openings of the log, by cause");
 }
 
 /// The metrics of one queue.
 #[derive(Debug, Clone)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     network: String,
 }
 
 impl Metrics {
-    pub(super) const fn new(network: String) -> Self {
+    pub(crate) const fn new(network: String) -> Self {
         Self { network }
     }
 
-    pub(super) fn appended(&self, messages: u64, took: Duration) {
+    pub(crate) fn appended(&self, messages: u64, took: Duration) {
         counter!(PUBLISHED, "network" => self.network.clone()).increment(messages);
         histogram!(APPEND_SECONDS, "network" => self.network.clone()).record(took);
     }
 
-    pub(super) fn dead_letter(&self) {
+    pub(crate) fn dead_letter(&self) {
         counter!(DEAD_LETTER, "network" => self.network.clone()).increment(1);
     }
 
-    pub(super) fn damaged_tail(&self, log: &'static str) {
+    pub(crate) fn damaged_tail(&self, log: &'static str) {
         counter!(DAMAGED_TAIL, "network" => self.network.clone(), "log" => log).increment(1);
     }
 
-    pub(super) fn failed(&self, cause: &'static str) {
+    pub(crate) fn failed(&self, cause: &'static str) {
         counter!(FAILURES, "network" => self.network.clone(), "cause" => cause).increment(1);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-    pub(super) fn depth(&self, messages: u64) {
+    pub(crate) fn depth(&self, messages: u64) {
         gauge!(DEPTH, "network" => self.network.clone()).set(messages as f64);
+    }
+
+    /// The share of this consumer is now `partitions`, after a change `given` or `taken`.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    pub(crate) fn share(&self, change: &'static str, partitions: usize) {
+        gauge!(PARTITIONS, "network" => self.network.clone()).set(partitions as f64);
+        counter!(REBALANCES, "network" => self.network.clone(), "change" => change).increment(1);
     }
 }
