@@ -4,10 +4,13 @@
 # Usage: scripts/setup.sh [run|test|servers]
 set -euo pipefail
 
-packages=(libsqlite3-dev pkg-config openssl curl jq coreutils)
+# make and g++ build the Kafka client's C library; libssl-dev is its TLS.
+packages=(libsqlite3-dev libssl-dev make g++ pkg-config openssl curl jq coreutils)
 case ${1:-run} in
 test)
     packages+=(shellcheck python3-venv)
+    # The real Kafka.
+    packages+=(openjdk-17-jre-headless maven)
     # Faults of packets, in namespaces of their own: only the long runs need them.
     packages+=(nftables iproute2 util-linux)
     ;;
