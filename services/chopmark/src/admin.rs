@@ -1,18 +1,33 @@
-//! `chopmark admin`: what an operator does by hand, with the node stopped.
+//! `chopmark admin`: what an operator does by hand.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    process::ExitCode,
+};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use chopmark_domain::{auth::ApiKey, seal::KeyEncryptionKey};
 use chopmark_node::guard::Guard;
 
 use crate::{
-    cli::{AdminCommand, GuardCommand},
+    adapters,
+    cli::{AdminCommand, GuardCommand, KeyCommand, KeyCreateArgs, SecretsArgs, TenantCommand, TenantCreateArgs},
+    config::{Configured, load_key},
+    ledger::remote::RemoteReader,
     output::{Out, shown},
-    place::Place,
+    place::{Place, SECRETS},
+    secrets,
+    system::{self, System},
+    tenants,
 };
 
-pub(crate) fn run(command: AdminCommand) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(command: AdminCommand) -> anyhow::Result<ExitCode> {
     match command {
+        AdminCommand::Secrets(args) => draw_secrets(&args),
+        AdminCommand::Tenant(TenantCommand::Create(args)) => create_tenant(args).await,
+        AdminCommand::Key(KeyCommand::Create(args)) => create_key(args).await,
         AdminCommand::Guard(GuardCommand::Adopt(args)) => {
             let place = Place::new(&args.data, Some(&args.guard))?;
             if !args.yes {
@@ -36,4 +51,49 @@ pub(crate) fn run(command: AdminCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn draw_secrets(args: &SecretsArgs) -> anyhow::Result<ExitCode> {
+    let folder = &args.out;
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder).with_context(|| format!("create {}", folder.display()))?;
+    let mode = fs::metadata(folder).with_context(|| format!("read {}", folder.display()))?.permissions().mode();
+    if mode & 0o022 != 0 {
+        bail!("others can change {}: run `chmod 700` on it", folder.display());
+    }
+    for name in SECRETS {
+        let path = folder.join(name);
+        let is_there = path.exists();
+        secrets::draw(&path, &System)?;
+        writeln!(Out::lock(), "{} {}", shown(&path), if is_there { "was there" } else { "is new" })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create_tenant(args: TenantCreateArgs) -> anyhow::Result<ExitCode> {
+    let configured = Configured::read(&args.config)?;
+    let (genesis, submitter) = (configured.genesis()?, configured.submitter()?);
+    let governance = args.approve_with.iter().map(|path| load_key(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let kek = KeyEncryptionKey::new(configured.secrets()?.key_encryption_key);
+    let (network, stores) = (genesis.network.as_str(), adapters::database(&configured).await?);
+    let ledger = RemoteReader::new(&configured.config.ledger.nodes, genesis)?.writer(submitter);
+    // The database first: no entry of a tenant whose secret is not kept.
+    tenants::insert(stores.tenants.as_ref(), &kek, &System, &args.tenant, network, system::now_ms()).await?;
+    tenants::register(&ledger, &governance, &args.tenant).await?;
+    writeln!(Out::lock(), "{} is a tenant of {network}", args.tenant)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create_key(args: KeyCreateArgs) -> anyhow::Result<ExitCode> {
+    let configured = Configured::read(&args.config)?;
+    let network = configured.genesis()?.network.as_str();
+    let stores = adapters::database(&configured).await?;
+    if stores.tenants.tenant(network, &args.tenant).await?.is_none() {
+        bail!("{} is not a tenant of {network}: run `chopmark admin tenant create` first", args.tenant);
+    }
+    let key = ApiKey::generate(network, &System)?;
+    let hashing_key = configured.secrets()?.api_keys;
+    tenants::ensure_key(stores.tenants.as_ref(), &key, &hashing_key, &args.tenant, system::now_ms()).await?;
+    writeln!(Out::lock(), "{}", key.reveal())?;
+    Ok(ExitCode::SUCCESS)
 }

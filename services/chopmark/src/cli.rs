@@ -6,12 +6,14 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ledger_core::{Hash32, member::is_domain};
+use ledger_core::{Hash32, member::is_domain, operation::is_tenant_id};
 
 use crate::{network::card::is_read_url, output::EXIT_USAGE, place::MEMBERS_MAX};
 
 /// Where `chopmark dev` keeps everything unless told otherwise.
 const DATA_DEFAULT: &str = "chopmark-data";
+/// Where gateways and committers look for their configuration unless told otherwise.
+const CONFIG_DEFAULT: &str = "chopmark.toml";
 /// Seconds that `submit` waits for the commit: many times the slowest block, short enough to
 /// notice that nothing comes.
 const WAIT_SECONDS_DEFAULT: u32 = 60;
@@ -49,6 +51,29 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Dev(DevArgs),
     Node(NodeArgs),
+    /// Serves the API over a production deployment's queue, database, cache and nodes
+    #[command(
+        long_about = "Serves the API over a production deployment's queue, database, cache and nodes. It holds no \
+                      state: run as many as you need behind a balancer; any may be stopped or killed at any time.",
+        after_long_help = "\
+Example:
+  chopmark gateway --config /etc/chopmark/chopmark.toml
+
+Exit status: 0 after a clean stop, 1 when it could not start or had to stop."
+    )]
+    Gateway(RoleArgs),
+    /// Carries operations from the queue to the ledger, and verified blocks into the database
+    #[command(
+        long_about = "Carries operations from the queue to the ledger, and verified blocks into the database. It \
+                      holds no state: run as many as you need; any may be stopped or killed at any time, and the \
+                      others take over its share.",
+        after_long_help = "\
+Example:
+  chopmark committer --config /etc/chopmark/chopmark.toml
+
+Exit status: 0 after a clean stop, 1 when it could not start or had to stop."
+    )]
+    Committer(RoleArgs),
     #[command(subcommand)]
     Network(NetworkCommand),
     Submit(SubmitArgs),
@@ -321,6 +346,11 @@ pub(crate) struct NetworkJoinArgs {
     /// Follow and serve without ever becoming a member
     #[arg(long)]
     pub(crate) observer: bool,
+}
+
+fn parse_tenant(text: &str) -> Result<String, String> {
+    let refusal = "`ten_` and then 1 to 60 of a-z and 0-9 are expected";
+    if is_tenant_id(text) { Ok(text.to_owned()) } else { Err(refusal.to_owned()) }
 }
 
 fn parse_hash(text: &str) -> Result<Hash32, String> {
@@ -608,11 +638,106 @@ pub(crate) struct DoctorArgs {
     pub(crate) json: bool,
 }
 
+/// Options of a role that runs over a configuration
+#[derive(Debug, Args)]
+pub(crate) struct RoleArgs {
+    /// The configuration; docs/CONFIGURATION.md lists its keys
+    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    pub(crate) config: PathBuf,
+
+    /// How the log on standard error is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
 /// Acts that need a person's decision
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdminCommand {
+    Secrets(SecretsArgs),
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    #[command(subcommand)]
+    Key(KeyCommand),
     #[command(subcommand)]
     Guard(GuardCommand),
+}
+
+/// Draws the secrets that all gateways of a deployment share
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Draws the secrets that all gateways of a deployment share: kek.key wraps the keys of tenants, \
+                  ids.key tags ids, api-keys.key hashes API keys. Files that are there are left alone. Keep copies \
+                  in a safe place: without kek.key no private part can ever be read again.",
+    after_long_help = "\
+Example:
+  chopmark admin secrets --out /etc/chopmark/secrets
+
+Exit status: 0 drawn or there already; 1 failed."
+)]
+pub(crate) struct SecretsArgs {
+    /// Folder for the files; made if missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+/// Tenants: the platforms that use the API
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantCommand {
+    Create(TenantCreateArgs),
+}
+
+/// Adds a tenant, to the database and to the ledger
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Adds a tenant: its secret to the database, its name to the ledger. The ledger takes it with the \
+                  approval of a quorum of members, whose governance keys are named here. Repeating the command \
+                  changes nothing.",
+    after_long_help = "\
+Example:
+  chopmark admin tenant create ten_museum --config chopmark.toml \\
+    --approve-with net/a.example/keys/governance.pem --approve-with net/b.example/keys/governance.pem
+
+Exit status: 0 it is a tenant; 1 refused or failed."
+)]
+pub(crate) struct TenantCreateArgs {
+    /// Id of the tenant, `ten_` and a name
+    #[arg(value_name = "TENANT", value_parser = parse_tenant)]
+    pub(crate) tenant: String,
+
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    pub(crate) config: PathBuf,
+
+    /// Governance key of a member that approves; may be repeated
+    #[arg(long, value_name = "KEY.pem")]
+    pub(crate) approve_with: Vec<PathBuf>,
+}
+
+/// API keys
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    Create(KeyCreateArgs),
+}
+
+/// Makes an API key of a tenant and prints it, this once
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Makes an API key of a tenant, with the scopes read and write, and prints it. The database keeps a \
+                  keyed hash: nobody can show the key again.",
+    after_long_help = "\
+Example:
+  chopmark admin key create --tenant ten_museum --config chopmark.toml
+
+Exit status: 0 made; 1 refused or failed."
+)]
+pub(crate) struct KeyCreateArgs {
+    /// The tenant
+    #[arg(long, value_name = "TENANT", value_parser = parse_tenant)]
+    pub(crate) tenant: String,
+
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    pub(crate) config: PathBuf,
 }
 
 /// The guard: what a node remembers of its own signatures

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::DevArgs,
+    committer::{self, Loops},
     ledger::{EmbeddedLedger, NodeReader},
     output::Out,
     place::{API_KEYS, IDS, KEK, MemberPlace, ORIGIN, Place},
@@ -111,7 +112,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 
     let stop = CancellationToken::new();
     let reader = Arc::new(NodeReader::new(node.clone()));
-    let mut committer = start_committer(&reader, &node, &ledger, &store, &queue, &stop)?;
+    let mut loops = start_committer(&reader, &node, &ledger, &store, &queue, &stop)?;
     let ports = Ports {
         queue: Arc::new(queue.clone()),
         cache: Arc::new(MemoryCache::default()),
@@ -164,7 +165,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(base_url = file.base_url, "ready");
     greet(&file, &place, members.len())?;
 
-    let ended = wait_for_end(signals, &mut committer).await;
+    let ended = committer::wait_for_end(signals, &mut loops).await;
     // From here on nobody finds us; what was accepted is durable.
     let _gone = std::fs::remove_file(place.dev_json());
     stopper.stop().await;
@@ -173,7 +174,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         reader.stop().await?;
     }
     stop.cancel();
-    while let Some(loop_ended) = committer.join_next().await {
+    while let Some(loop_ended) = loops.join_next().await {
         loop_ended??;
     }
     tokio::task::spawn_blocking(move || nodes.into_iter().for_each(Node::close)).await?;
@@ -273,8 +274,6 @@ fn greet(file: &DevFile, place: &Place, members: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Loops = tokio::task::JoinSet<anyhow::Result<()>>;
-
 fn start_committer(
     reader: &Arc<NodeReader>,
     node: &NodeHandle,
@@ -292,24 +291,7 @@ fn start_committer(
     };
     let submit = SubmitLoop::new(ports, SubmitConfig::new(genesis.network));
     let project = ProjectLoop::new(reader.clone(), store.clone(), genesis, ProjectConfig::default());
-    let mut loops = Loops::new();
-    let token = stop.clone();
-    loops.spawn(async move { Ok(submit.run(token).await?) });
-    let token = stop.clone();
-    loops.spawn(async move { Ok(project.run(token).await?) });
-    Ok(loops)
-}
-
-/// Waits for a signal, or for a loop that ended by a fault.
-async fn wait_for_end(mut signals: Signals, loops: &mut Loops) -> anyhow::Result<()> {
-    tokio::select! {
-        () = signals.wait() => Ok(()),
-        Some(ended) = loops.join_next() => match ended {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error.context("a committer loop stopped")),
-            Err(error) => Err(error.into()),
-        },
-    }
+    Ok(committer::start(submit, project, stop))
 }
 
 /// The API key of an embedded network: the same at every start, so that what a newcomer copied

@@ -1,5 +1,9 @@
 //! The ledger ports over nodes in this process: signs submissions as the operator's submitter,
-//! and moves disk reads off the async runtime.
+//! and moves disk reads off the async runtime. Over nodes elsewhere: [`remote`].
+
+pub(crate) mod remote;
+pub(crate) mod serve;
+pub(crate) mod wire;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -104,20 +108,34 @@ impl EmbeddedLedger {
         operations: Vec<SignedOperation>,
         faults: Vec<(usize, String)>,
     ) -> PortResult<Vec<SubmitResult>> {
-        let mut results: Vec<Option<SubmitResult>> = vec![None; operations.len()];
-        for (at, reason) in faults {
-            results[at] = Some(SubmitResult::Malformed(reason));
-        }
-        let sound: Vec<SignedOperation> = operations
-            .into_iter()
-            .zip(&results)
-            .filter(|(_, result)| result.is_none())
-            .map(|(operation, _)| operation)
-            .collect();
-        let mut ended = if sound.is_empty() { Vec::new() } else { self.submit(sound).await? }.into_iter();
-        let results = results.into_iter().map(|result| result.or_else(|| ended.next())).collect::<Option<Vec<_>>>();
-        results.ok_or_else(|| PortError::Broken { port: PORT, reason: "an operation without outcome".to_owned() })
+        let (results, sound) = without(operations, faults);
+        let ended = if sound.is_empty() { Vec::new() } else { self.submit(sound).await? };
+        merged(results, ended)
     }
+}
+
+/// Splits off operations (positions, reasons) that can never be part of a block: their results, with gaps
+/// for the others, and the others.
+fn without(
+    operations: Vec<SignedOperation>,
+    faults: Vec<(usize, String)>,
+) -> (Vec<Option<SubmitResult>>, Vec<SignedOperation>) {
+    let mut results: Vec<Option<SubmitResult>> = vec![None; operations.len()];
+    for (at, reason) in faults {
+        if let Some(result) = results.get_mut(at) {
+            *result = Some(SubmitResult::Malformed(reason));
+        }
+    }
+    let sound = operations.into_iter().zip(&results).filter(|(_, result)| result.is_none());
+    let sound = sound.map(|(operation, _)| operation).collect();
+    (results, sound)
+}
+
+/// Fills the gaps with the results of the others.
+fn merged(results: Vec<Option<SubmitResult>>, ended: Vec<SubmitResult>) -> PortResult<Vec<SubmitResult>> {
+    let mut ended = ended.into_iter();
+    let results = results.into_iter().map(|result| result.or_else(|| ended.next())).collect::<Option<Vec<_>>>();
+    results.ok_or_else(|| PortError::Broken { port: PORT, reason: "an operation without outcome".to_owned() })
 }
 
 #[async_trait]

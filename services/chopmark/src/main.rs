@@ -1,13 +1,17 @@
 //! The one binary of Chopmark: its subcommands are the roles and the tools.
 
+mod adapters;
 mod admin;
 mod bundle;
 mod cli;
 mod client;
+mod committer;
 mod completions;
+mod config;
 mod dev;
 mod doctor;
 mod fsck;
+mod gateway;
 mod ledger;
 mod member;
 mod network;
@@ -83,10 +87,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(args) => block_on(&mut Builder::new_multi_thread(), dev::run(args)),
         Command::Node(args) => block_on(&mut Builder::new_multi_thread(), node::run(args)),
+        Command::Gateway(args) => block_on(&mut Builder::new_multi_thread(), gateway::run(args)),
+        Command::Committer(args) => block_on(&mut Builder::new_multi_thread(), committer::run(args)),
         Command::Network(command) => {
             block_on(&mut Builder::new_current_thread(), network::run(command, &mut Out::lock()))
         }
-        Command::Admin(command) => admin::run(command),
+        Command::Admin(command) => block_on(&mut Builder::new_current_thread(), admin::run(command)),
         Command::Submit(args) => block_on(&mut Builder::new_current_thread(), submit::run(&args, &mut Out::lock())),
         Command::Doctor(args) => block_on(&mut Builder::new_current_thread(), doctor::run(&args, &mut Out::lock())),
         Command::Verify(args) => verify::run(&args, &mut Out::lock()),

@@ -13,12 +13,16 @@ use chopmark_node::{
     SubmitError, equivocations, keys::NodeKeys,
 };
 use ledger_core::{batch::Submission, genesis::Genesis, note::Note};
-use serde::Serialize;
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::NodeArgs,
+    ledger::{
+        self,
+        serve::refused,
+        wire::{EndedView, RefusalView},
+    },
     member::{MemberFolder, NodeFile, PeerSection},
     network::{
         NodeStatus,
@@ -104,6 +108,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
             .app_data(Data::clone(&state))
             .app_data(web::PayloadConfig::new(SUBMISSION_BYTES_MAX))
             .app_data(web::JsonConfig::default().limit(PROPOSAL_BYTES_MAX))
+            .configure(|config| ledger::serve::register(config, &state.node))
             .route("/internal/v1/submissions", web::post().to(submit))
             .route("/internal/v1/status", web::get().to(status))
             .route("/internal/v1/governance", web::get().to(governance))
@@ -192,39 +197,33 @@ async fn propose(internal: Data<Internal>, proposal: web::Json<Proposal>) -> Htt
     }
 }
 
-/// How one operation of a submission ended.
-#[derive(Serialize)]
-struct EndedView {
-    request: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-}
-
 /// Takes one encoded submission (`ledger_core::batch::Submission`) and answers when every
 /// operation of it has its outcome in a decided block.
 async fn submit(internal: Data<Internal>, body: Bytes) -> HttpResponse {
-    let refused = |status: StatusCode, reason: String| {
-        HttpResponse::build(status).json(serde_json::json!({ "title": reason, "status": status.as_u16() }))
-    };
+    let refusal = |title: String| RefusalView { title, ..RefusalView::default() };
     let submission = match Submission::decode(&body) {
         Ok(submission) => submission,
-        Err(error) => return refused(StatusCode::BAD_REQUEST, format!("not a submission: {error}")),
+        Err(error) => return refused(StatusCode::BAD_REQUEST, refusal(format!("not a submission: {error}"))),
     };
-    match internal.node.submit(submission).await {
+    let error = match internal.node.submit(submission).await {
         Ok(ended) => {
             let view = |ended: chopmark_node::Submitted| EndedView {
-                request: ended.request.to_string(),
+                request: ended.request,
                 index: ended.result.ok(),
-                code: ended.result.err().map(ledger_core::outcome::RejectionCode::as_str),
+                code: ended.result.err(),
             };
-            HttpResponse::Ok().json(ended.into_iter().map(view).collect::<Vec<_>>())
+            return HttpResponse::Ok().json(ended.into_iter().map(view).collect::<Vec<_>>());
         }
-        Err(error @ (SubmitError::Full | SubmitError::Stopped(_))) => {
-            refused(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        Err(error) => error,
+    };
+    let refusal = refusal(error.to_string());
+    match error {
+        SubmitError::Full => refused(StatusCode::SERVICE_UNAVAILABLE, RefusalView { full: true, ..refusal }),
+        SubmitError::Stopped(_) => refused(StatusCode::SERVICE_UNAVAILABLE, refusal),
+        SubmitError::Malformed(malformed) => {
+            refused(StatusCode::UNPROCESSABLE_ENTITY, RefusalView { malformed, ..refusal })
         }
-        Err(error) => refused(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        SubmitError::Refused(_) => refused(StatusCode::UNPROCESSABLE_ENTITY, refusal),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{cli::guard_beside, secrets, system, unfinished::Unfinished};
 pub(crate) const KEK: &str = "kek.key";
 pub(crate) const IDS: &str = "ids.key";
 pub(crate) const API_KEYS: &str = "api-keys.key";
-const SECRETS: [&str; 3] = [KEK, IDS, API_KEYS];
+pub(crate) const SECRETS: [&str; 3] = [KEK, IDS, API_KEYS];
 
 /// Most members of an embedded network: each runs a whole node in this process.
 pub(crate) const MEMBERS_MAX: usize = 7;

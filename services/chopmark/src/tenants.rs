@@ -14,17 +14,22 @@ use ledger_core::{
     operation::{
         Operation, OperationSignature, OperationType, SignedOperation, TenantSet, TenantStatus, V1, approval_message,
     },
+    outcome::RejectionCode,
 };
 use zeroize::Zeroizing;
 
 /// Heights during which the approval of a new tenant holds.
 const APPROVAL_HEIGHTS: u64 = 1_000_000;
 
-/// Registers `tenant` on the ledger with the operator's approval. Repeating it gets the outcome
-/// of the first time.
+/// Registers `tenant` on the ledger with the approval of these governance keys, of which a quorum is
+/// needed. Repeating it changes nothing.
 pub(crate) async fn register(ledger: &dyn LedgerWriter, governance: &[SigningKey], tenant: &str) -> anyhow::Result<()> {
     let chain = ledger.chain();
-    let op = tagged("chopmark/register-tenant/v1", &[&chain.0, tenant.as_bytes()]);
+    let mut approvers: Vec<[u8; 32]> = governance.iter().map(|key| key.verifying_key().to_bytes()).collect();
+    approvers.sort_unstable();
+    // An operation id has one outcome for ever. One try with too few approvals must not stand in the way
+    // of the next.
+    let op = tagged("chopmark/register-tenant/v2", &[&chain.0, tenant.as_bytes(), approvers.as_flattened()]);
     let operation = Operation::TenantSet(Box::new(TenantSet {
         chain,
         expires: APPROVAL_HEIGHTS,
@@ -46,7 +51,13 @@ pub(crate) async fn register(ledger: &dyn LedgerWriter, governance: &[SigningKey
     };
     let signed = SignedOperation { operation, signatures: governance.iter().map(approve).collect() };
     match ledger.submit(vec![signed]).await?.first() {
-        Some(SubmitResult::Ended { result: Ok(_), .. }) => Ok(()),
+        // It replaces nothing, so it is refused where there is one.
+        Some(SubmitResult::Ended { result: Ok(_) | Err(RejectionCode::StateReplaced), .. }) => Ok(()),
+        Some(SubmitResult::Ended { result: Err(RejectionCode::ApprovalInsufficient), .. }) => bail!(
+            "the ledger did not register tenant {tenant}: {} of its members approve, and a quorum has to; name the \
+             governance keys of more with --approve-with",
+            governance.len()
+        ),
         other => bail!("the ledger did not register tenant {tenant}: {other:?}"),
     }
 }

@@ -1,0 +1,54 @@
+//! Opens what the configuration names: the adapter is chosen by the URL.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use chopmark_cache::MemoryCache;
+use chopmark_domain::ports::{IdempotencyCache, OperationStore, ProjectionStore, TenantStore};
+use chopmark_queue::KafkaQueue;
+use chopmark_store::SqliteStore;
+
+use crate::config::Configured;
+
+/// One database behind its three ports.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    pub(crate) operations: Arc<dyn OperationStore>,
+    pub(crate) projection: Arc<dyn ProjectionStore>,
+    pub(crate) tenants: Arc<dyn TenantStore>,
+}
+
+impl Stores {
+    fn of<S: OperationStore + ProjectionStore + TenantStore + 'static>(store: S) -> Self {
+        let store = Arc::new(store);
+        Self { operations: store.clone(), projection: store.clone(), tenants: store }
+    }
+}
+
+/// Opens the database.
+pub(crate) async fn database(configured: &Configured) -> anyhow::Result<Stores> {
+    let url = configured.database()?;
+    match scheme(&url) {
+        "sqlite" => Ok(Stores::of(SqliteStore::open(&url).await?)),
+        other => bail!("database.url begins with {other}: and not with sqlite:"),
+    }
+}
+
+/// Opens the cache.
+pub(crate) fn cache(configured: &Configured) -> anyhow::Result<Arc<dyn IdempotencyCache>> {
+    let url = configured.cache()?;
+    match scheme(&url) {
+        "memory" => Ok(Arc::new(MemoryCache::default())),
+        other => bail!("cache.url begins with {other}: and not with memory:"),
+    }
+}
+
+/// Opens the queue of a network.
+pub(crate) async fn queue(configured: &Configured, network: &str) -> anyhow::Result<KafkaQueue> {
+    KafkaQueue::open(network, configured.kafka()?).await.context("open the queue")
+}
+
+/// What comes before the colon; never more of the URL, which may hold a password.
+fn scheme(url: &str) -> &str {
+    url.split_once(':').map_or("", |(scheme, _)| scheme)
+}

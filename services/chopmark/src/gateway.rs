@@ -1,0 +1,65 @@
+//! `chopmark gateway`: serves the API. Holds no state: any number of them may run, and any may be
+//! killed at any line.
+
+use std::{net::TcpListener, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use chopmark_domain::{Ports, Services, Settings, id::IdIssuer, seal::KeyEncryptionKey};
+use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
+
+use crate::{
+    adapters, cli::RoleArgs, config::Configured, ledger::remote::RemoteReader, signals::Signals, system::System,
+    telemetry,
+};
+
+/// Runs until a signal.
+pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
+    telemetry::start_logs(args.log_format)?;
+    let metrics = telemetry::start_metrics()?;
+    let configured = Configured::read(&args.config)?;
+    let section = configured.gateway()?;
+    let genesis = configured.genesis()?;
+    let (network, chain) = (genesis.network.as_str(), genesis.chain_id());
+    let secrets = configured.secrets()?;
+    let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
+    let (public, internal) = (bind(section.listen)?, bind(section.internal)?);
+    let mut signals = Signals::listen()?;
+    let stores = adapters::database(&configured).await?;
+    let random = Arc::new(System);
+    let originals = match configured.originals(section) {
+        Some(folder) => {
+            let originals = ObjectOriginals::in_folder(&folder, random.clone());
+            Some(Arc::new(originals.with_context(|| format!("gateway.originals, {}", folder.display()))?) as Arc<_>)
+        }
+        None => None,
+    };
+    let ports = Ports {
+        queue: Arc::new(adapters::queue(&configured, network).await?),
+        cache: adapters::cache(&configured)?,
+        store: stores.operations,
+        projection: stores.projection,
+        tenants: stores.tenants,
+        ledger: Arc::new(RemoteReader::new(&configured.config.ledger.nodes, genesis)?),
+        clock: random.clone(),
+        random,
+        originals,
+    };
+    let (ids, kek) = (IdIssuer::new(secrets.ids), KeyEncryptionKey::new(secrets.key_encryption_key));
+    let services = Arc::new(Services::new(ports, Settings::new(network, chain, ids, kek, secrets.api_keys)));
+    let defaults = GatewayConfig::default();
+    let config = GatewayConfig { workers: section.workers, trusted_proxies: section.trusted_proxies, ..defaults };
+    let serving = Gateway::new(services, config, move || metrics.render()).serve(public, internal)?;
+    let stopper = serving.stopper();
+    let mut served = tokio::spawn(serving.run());
+    tracing::info!(listen = %section.listen, internal = %section.internal, network, "ready");
+    tokio::select! {
+        () = signals.wait() => {}
+        ended = &mut served => {
+            ended??;
+            anyhow::bail!("the server ended by itself");
+        }
+    }
+    stopper.stop().await;
+    served.await??;
+    Ok(ExitCode::SUCCESS)
+}
