@@ -18,7 +18,8 @@ done
 # Whether a member's node runs: the number in its file may be another program's by now.
 running() {
     local pid
-    pid=$(cat "$dir/$1.pid" 2>/dev/null) && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = chopmark ]
+    # One that has ended and that nobody has waited for has no program any more.
+    pid=$(cat "$dir/$1.pid" 2>/dev/null) && [[ $(readlink "/proc/$pid/exe") == */chopmark* ]]
 }
 
 up() {

@@ -19,7 +19,6 @@ use ledger_core::{
     checkpoint::Checkpoint,
     merkle::{Frontier, leaf_hash},
     note::Note,
-    tile::{TileKind, TilePath, decode_bundle},
 };
 use rand::RngExt as _;
 use serde_json::Value;
@@ -102,7 +101,7 @@ async fn killed_at_random_moments_under_load() {
     let dev = Dev::start(&data).await.unwrap();
     // The queue keeps its order: once this is committed, so is everything before it.
     assert_eq!(dev.notarize("last", b"last").await.unwrap().status, 201);
-    exactly_once(&dev, told.accepted.keys()).await;
+    dev.exactly_once(told.accepted.keys()).await.unwrap();
     let step = (told.accepted.len() / 300).max(1);
     for (key, id) in told.accepted.iter().step_by(step) {
         committed(&dev, id).await;
@@ -149,42 +148,11 @@ fn assert_valid(folder: &Path, content: &[u8], entry: &[u8], receipt: &[u8], pol
     assert!(line.starts_with("VALID") && code == 0, "{line}");
 }
 
-/// Every entry that the log serves, in order.
-async fn served_entries(dev: &Dev) -> Vec<Vec<u8>> {
-    let (_, note) = dev.public("/log/checkpoint").await.unwrap();
-    let note = Note::parse(std::str::from_utf8(&note).unwrap()).unwrap();
-    let size = Checkpoint::parse(&note.text).unwrap().size.0;
-    let mut entries = Vec::new();
-    for bundle in 0..size.div_ceil(256) {
-        let width = u16::try_from((size - bundle * 256).min(256)).unwrap();
-        let path = TilePath { kind: TileKind::Entries, index: bundle, width }.path();
-        let (status, bytes) = dev.public(&format!("/log/{path}")).await.unwrap();
-        assert_eq!(status, 200, "{path}");
-        entries.extend(decode_bundle(&bytes, usize::from(width)).unwrap().into_iter().map(<[u8]>::to_vec));
-    }
-    entries
-}
-
-/// The content of each key stands in the log at one position.
-async fn exactly_once(dev: &Dev, keys: impl Iterator<Item = &String>) {
-    let mut times: BTreeMap<String, u32> = BTreeMap::new();
-    for entry in served_entries(dev).await {
-        let entry: Value = serde_json::from_slice(&entry).unwrap();
-        if let Some(digest) = entry["digests"]["sha256"].as_str() {
-            *times.entry(digest.to_owned()).or_default() += 1;
-        }
-    }
-    for key in keys {
-        assert_eq!(times.get(&chopmark_tests::sha256(key.as_bytes())), Some(&1), "{key}");
-    }
-    assert!(times.values().all(|times| *times == 1));
-}
-
 /// Every checkpoint seen is a prefix of the log as it is now.
 async fn roots_hold(dev: &Dev, seen: &[Checkpoint]) {
     let by_size: BTreeMap<u64, _> = seen.iter().map(|checkpoint| (checkpoint.size.0, checkpoint.root)).collect();
     let mut tree = Frontier::new();
-    for (size, entry) in (1..).zip(served_entries(dev).await) {
+    for (size, entry) in (1..).zip(dev.entries().await.unwrap()) {
         tree.push(leaf_hash(&entry));
         if let Some(root) = by_size.get(&size) {
             assert_eq!(tree.root(), *root, "the root of size {size}");
@@ -435,7 +403,7 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     fs::remove_file(&ballast).unwrap();
     let dev = disk.start(&data).await.unwrap();
     assert_eq!(dev.notarize("last", b"last").await.unwrap().status, 201, "{stopped:?}");
-    exactly_once(&dev, accepted.iter()).await;
+    dev.exactly_once(accepted.iter()).await.unwrap();
     dev.stop().unwrap();
     let guard = disk.path().join("data.guard");
     let (code, text) = fsck_by(&mut disk.command(), &data, guard.as_os_str()).unwrap();

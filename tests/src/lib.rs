@@ -6,8 +6,10 @@ pub mod byzantine;
 pub mod cables;
 pub mod members;
 pub mod proxy;
+pub mod stack;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -19,6 +21,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use ledger_core::{
+    checkpoint::Checkpoint,
+    note::Note,
+    tile::{TileKind, TilePath, decode_bundle},
+};
 use serde_json::Value;
 
 /// Path of the binary under test, built in the same target directory as this test.
@@ -41,15 +48,21 @@ pub fn repository() -> PathBuf {
         .expect("the repository")
 }
 
+/// The API of a gateway.
+#[derive(Clone)]
+pub struct Api {
+    pub base: String,
+    pub key: String,
+    pub http: reqwest::Client,
+}
+
 /// A running `chopmark dev`. Killed when dropped.
 pub struct Dev {
     child: Child,
+    api: Api,
     pub data: PathBuf,
-    pub base: String,
     pub metrics: String,
-    pub key: String,
     pub policy: PathBuf,
-    pub http: reqwest::Client,
     /// Domain and read address of every member's node.
     pub nodes: Vec<(String, String)>,
 }
@@ -118,12 +131,10 @@ impl Dev {
         let text = |key: &str| file[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
             child,
+            api: Api { base: text("base_url"), key: text("api_key"), http: client()? },
             data: data.to_owned(),
-            base: text("base_url"),
             metrics: text("metrics_url"),
-            key: text("api_key"),
             policy: text("policy_path").into(),
-            http: client()?,
             nodes: file["nodes"].as_array().into_iter().flatten().map(node).collect(),
         })
     }
@@ -146,7 +157,17 @@ impl Dev {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
+}
 
+impl std::ops::Deref for Dev {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl Api {
     /// POST of JSON with an idempotency key; `wait` seconds for the commit.
     pub async fn post(&self, path: &str, key: &str, wait: u32, body: &Value) -> reqwest::Result<Answer> {
         let request =
@@ -209,6 +230,41 @@ impl Dev {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         bail!("operation {operation} has not ended")
+    }
+
+    /// Every entry that the log serves, in order.
+    pub async fn entries(&self) -> anyhow::Result<Vec<Vec<u8>>> {
+        let (_, note) = self.public("/log/checkpoint").await?;
+        let note = Note::parse(std::str::from_utf8(&note)?)?;
+        let size = Checkpoint::parse(&note.text)?.size.0;
+        let mut entries = Vec::new();
+        for bundle in 0..size.div_ceil(256) {
+            let width = u16::try_from((size - bundle * 256).min(256))?;
+            let path = TilePath { kind: TileKind::Entries, index: bundle, width }.path();
+            let (status, bytes) = self.public(&format!("/log/{path}")).await?;
+            ensure!(status == 200, "{path}: {status}");
+            let bundle = decode_bundle(&bytes, usize::from(width)).map_err(|_| anyhow::anyhow!("{path}: no bundle"))?;
+            entries.extend(bundle.into_iter().map(<[u8]>::to_vec));
+        }
+        Ok(entries)
+    }
+
+    /// The content of each key stands in the log at one position, and no content at two.
+    pub async fn exactly_once(&self, keys: impl Iterator<Item = &String>) -> anyhow::Result<()> {
+        let mut times: BTreeMap<String, u32> = BTreeMap::new();
+        for entry in self.entries().await? {
+            let entry: Value = serde_json::from_slice(&entry)?;
+            if let Some(digest) = entry["digests"]["sha256"].as_str() {
+                *times.entry(digest.to_owned()).or_default() += 1;
+            }
+        }
+        for key in keys {
+            let found = times.get(&sha256(key.as_bytes()));
+            ensure!(found == Some(&1), "{key} was acknowledged and stands in the log {found:?} times");
+        }
+        let doubled = times.iter().find(|(_, times)| **times > 1);
+        ensure!(doubled.is_none(), "one content at several positions: {doubled:?}");
+        Ok(())
     }
 }
 

@@ -1,0 +1,169 @@
+//! A production deployment of the tests' own: `deploy/native/stack.sh` with real Kafka, PostgreSQL and
+//! Redis, four nodes, two committers and two gateways, each a process that a test may kill.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::{Api, binary, client, repository};
+
+/// Roles as the script names them.
+pub const NODES: [&str; 4] = ["node-archive", "node-court", "node-notary", "node-operator"];
+pub const COMMITTERS: [&str; 2] = ["committer-0", "committer-1"];
+pub const GATEWAYS: [&str; 2] = ["gateway-0", "gateway-1"];
+
+/// Other programs may have taken a port meanwhile.
+const STARTS_TRIED: u32 = 5;
+/// How long a killed process may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A running stack. Stopped when dropped.
+pub struct Stack {
+    folder: tempfile::TempDir,
+    /// The same API at both gateways.
+    pub gateways: [Api; 2],
+    /// Read interfaces of the nodes.
+    pub nodes: Vec<Api>,
+    pub policy: PathBuf,
+}
+
+impl Stack {
+    /// Starts everything on ports of its own.
+    pub async fn start() -> anyhow::Result<Self> {
+        let mut last = String::new();
+        for attempt in 0..STARTS_TRIED {
+            let folder = tempfile::Builder::new().prefix("chopmark-stack.").tempdir_in("/var/tmp")?;
+            // PostgreSQL runs as a user of its own.
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
+            // Below the ports that the system hands out.
+            let base = 20_000 + (std::process::id() + attempt * 17) % 60 * 200;
+            let started = script("stack.sh", folder.path(), &["start", "--port-base", &base.to_string()]).await?;
+            if started.status.success() {
+                return Self::of(folder);
+            }
+            last = String::from_utf8_lossy(&started.stderr).into_owned();
+            let _stopped = script("stack.sh", folder.path(), &["stop"]).await?;
+            if !last.contains("taken") && !last.contains("listen on") {
+                break;
+            }
+        }
+        bail!("the stack does not start: {last}")
+    }
+
+    fn of(folder: tempfile::TempDir) -> anyhow::Result<Self> {
+        let described: Value = serde_json::from_slice(&fs::read(folder.path().join("dev.json"))?)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (http, key) = (client()?, text(&described["api_key"]));
+        let api = |base: String| Api { base, key: key.clone(), http: http.clone() };
+        let first = text(&described["base_url"]);
+        let (host, port) = first.rsplit_once(':').context("a port")?;
+        let second = format!("{host}:{}", port.parse::<u16>()? + 1);
+        let nodes = described["nodes"].as_array().into_iter().flatten();
+        Ok(Self {
+            gateways: [api(first), api(second)],
+            nodes: nodes.map(|node| api(text(&node["read_url"]))).collect(),
+            policy: text(&described["policy_path"]).into(),
+            folder,
+        })
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// SIGKILL to a role; one that does not run is left alone.
+    pub async fn kill(&self, role: &str) -> anyhow::Result<()> {
+        self.kill_by(&self.folder().join(format!("{role}.pid"))).await
+    }
+
+    /// Starts roles again, and waits until they are well.
+    pub async fn start_again(&self, roles: &[&str]) -> anyhow::Result<()> {
+        self.run("stack.sh", &[&["start"], roles].concat()).await
+    }
+
+    /// Clean stop of a role.
+    pub async fn stop_role(&self, role: &str) -> anyhow::Result<()> {
+        self.run("stack.sh", &["stop", role]).await
+    }
+
+    /// SIGKILL to `kafka`, `postgres` or `redis`.
+    pub async fn kill_server(&self, server: &str) -> anyhow::Result<()> {
+        self.kill_by(&self.servers().join(format!("{server}.pid"))).await
+    }
+
+    /// Starts a server again, and waits until it answers.
+    pub async fn start_server(&self, server: &str) -> anyhow::Result<()> {
+        let started = script("servers.sh", &self.servers(), &["start", server]).await?;
+        ensure!(started.status.success(), "{server}: {}", String::from_utf8_lossy(&started.stderr));
+        Ok(())
+    }
+
+    /// Empties the cache, if it is there.
+    pub async fn flush_redis(&self) -> anyhow::Result<()> {
+        let text = fs::read_to_string(self.servers().join("servers.env"))?;
+        let url = text.lines().find_map(|line| line.strip_prefix("REDIS=")).context("the address of Redis")?;
+        Command::new("redis-cli").args(["-u", url, "FLUSHALL"]).output().await?;
+        Ok(())
+    }
+
+    /// Log of a role, for what a failure has to show.
+    pub fn log(&self, role: &str) -> String {
+        fs::read_to_string(self.folder().join(format!("{role}.log"))).unwrap_or_default()
+    }
+
+    fn servers(&self) -> PathBuf {
+        self.folder().join("servers")
+    }
+
+    async fn run(&self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let output = script(name, self.folder(), arguments).await?;
+        ensure!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    async fn kill_by(&self, file: &Path) -> anyhow::Result<()> {
+        let Ok(text) = fs::read_to_string(file) else { return Ok(()) };
+        let pid = Pid::from_raw(text.trim().parse()?).context("a pid")?;
+        if rustix::process::kill_process(pid, Signal::KILL).is_err() {
+            return Ok(());
+        }
+        // Nobody here is its parent; it is gone when its program is.
+        let program = format!("/proc/{}/exe", text.trim());
+        let asked = Instant::now();
+        while fs::read_link(&program).is_ok() {
+            ensure!(asked.elapsed() < KILL_TIMEOUT, "{} is still there", file.display());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+async fn script(name: &str, folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
+    let mut command = Command::new(repository().join("deploy/native").join(name));
+    command.args(arguments).arg("--data").arg(folder).env("CHOPMARK", binary());
+    // What runs on must not hold the pipes of whoever started it.
+    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    output.output().await.with_context(|| format!("run {name}"))
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let mut command = std::process::Command::new(repository().join("deploy/native/stack.sh"));
+        command.arg("stop").arg("--data").arg(self.folder.path()).env("CHOPMARK", binary());
+        let _stopped = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if std::thread::panicking() {
+            // The logs are what explains it.
+            self.folder.disable_cleanup(true);
+            eprintln!("the stack's logs are in {}", self.folder.path().display());
+        }
+    }
+}
