@@ -376,3 +376,151 @@ fn result(EndedView { request, index, code }: EndedView) -> Option<SubmitResult>
     };
     Some(SubmitResult::Ended { request, result })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use actix_web::{App, HttpResponse, HttpServer, web};
+    use ledger_core::{
+        genesis::Network,
+        member::{Member, MemberSet},
+        operation::V1,
+        outcome::RejectionCode,
+        policy::Policy,
+    };
+
+    use super::*;
+
+    /// What a node of these tests does with whatever it is asked.
+    #[derive(Clone, Copy, Debug)]
+    enum Does {
+        Hang,
+        /// Another network's node, or an older one.
+        NotFound,
+        Nothing,
+        Answer(&'static str),
+        Refuse(u16, &'static str),
+        /// Nobody listens.
+        Away,
+    }
+
+    fn node(does: Does) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        if matches!(does, Does::Away) {
+            return url;
+        }
+        let answer = move || async move {
+            let json = |status: u16, body: &'static str| {
+                let status = actix_web::http::StatusCode::from_u16(status).unwrap();
+                HttpResponse::build(status).content_type("application/json").body(body)
+            };
+            match does {
+                Does::Hang => std::future::pending().await,
+                Does::NotFound | Does::Away => HttpResponse::NotFound().finish(),
+                Does::Nothing => HttpResponse::NoContent().finish(),
+                Does::Answer(body) => json(200, body),
+                Does::Refuse(status, body) => json(status, body),
+            }
+        };
+        let server = HttpServer::new(move || App::new().default_service(web::to(answer)));
+        tokio::spawn(server.workers(1).disable_signals().listen(listener).unwrap().run());
+        url
+    }
+
+    fn reader<const N: usize>(nodes: [Does; N]) -> RemoteReader {
+        let key = |seed: u8| Hash32(SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes());
+        let member = Member {
+            cosigner_key: key(1),
+            domain: "a.example".to_owned(),
+            governance_key: key(2),
+            log_key: key(3),
+            submitter_keys: vec![key(4)],
+            validator_key: key(5),
+        };
+        let genesis = Genesis {
+            members: MemberSet::new(vec![member]).unwrap(),
+            network: Network::Sandbox,
+            origin: "a.example/log".to_owned(),
+            policy: Policy::default(),
+            time: 0,
+            v: V1,
+        };
+        RemoteReader::new(&nodes.map(node), genesis).unwrap()
+    }
+
+    fn preferred(reader: &RemoteReader) -> usize {
+        reader.0.preferred.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn whoever_answers_is_asked_from_then_on() {
+        for first in [Does::Hang, Does::NotFound, Does::Away, Does::Refuse(503, "{}"), Does::Answer("no JSON")] {
+            let reader = reader([first, Does::Answer("\"the policy\"")]);
+            assert_eq!(reader.policy().await.unwrap(), "the policy", "{first:?}");
+            assert_eq!(preferred(&reader), 1, "{first:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_exists_is_looked_for_at_all_nodes() {
+        let behind = reader([Does::Nothing, Does::Answer("the entry")]);
+        assert_eq!(behind.entry(LeafIndex(0)).await.unwrap().unwrap(), b"the entry");
+        let missing = reader([Does::Nothing, Does::Away]);
+        assert_eq!(missing.entry(LeafIndex(0)).await.unwrap(), None);
+        // What may well not exist is believed to be nowhere.
+        let unknown = reader([Does::Nothing, Does::Answer("7")]);
+        assert_eq!(unknown.find_entry(&Hash32::ZERO).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn nodes_that_are_all_away_are_named() {
+        let reader = reader([Does::Away, Does::NotFound]);
+        let error = reader.status().await.unwrap_err();
+        assert!(matches!(error, PortError::Unavailable { .. }));
+        for url in &reader.0.urls {
+            assert!(error.to_string().contains(url), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn statement_keys_of_nodes_that_are_away_are_remembered() {
+        let reader = reader([Does::Answer("[\"one\"]"), Does::Away]);
+        reader.0.statement_keys.lock().unwrap().insert(1, vec!["two".to_owned()]);
+        assert_eq!(reader.statement_keys().await.unwrap(), ["one", "two"]);
+    }
+
+    async fn submitted<const N: usize>(nodes: [Does; N], count: u8) -> PortResult<Vec<SubmitResult>> {
+        let writer = reader(nodes).writer(SigningKey::from_bytes(&[4; 32]));
+        let operation = |number| SignedOperation { operation: vec![number], signatures: Vec::new() };
+        writer.submit((0..count).map(operation).collect()).await
+    }
+
+    #[tokio::test]
+    async fn one_node_that_takes_a_submission_is_enough() {
+        const ENDED: &str = r#"[{"request":"0000000000000000000000000000000000000000000000000000000000000000","index":7},
+            {"request":"0000000000000000000000000000000000000000000000000000000000000000","code":"tenant_unknown"}]"#;
+        for other in [Does::Away, Does::Hang, Does::Refuse(503, r#"{"title":"full","status":503,"full":true}"#)] {
+            let results = submitted([other, Does::Answer(ENDED)], 2).await.unwrap();
+            let ended = |result| SubmitResult::Ended { request: Hash32::ZERO, result };
+            assert_eq!(results, [ended(Ok(7)), ended(Err(RejectionCode::TenantUnknown))], "{other:?}");
+        }
+        // Not one outcome for each.
+        let error = submitted([Does::Answer(ENDED)], 3).await.unwrap_err();
+        assert!(matches!(error, PortError::Unavailable { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn refusals_of_submissions_are_told_apart() {
+        const FULL: Does = Does::Refuse(503, r#"{"title":"full","status":503,"full":true}"#);
+        const REFUSED: Does = Does::Refuse(422, r#"{"title":"not signed","status":422}"#);
+        const MALFORMED: Does = Does::Refuse(422, r#"{"title":"1","status":422,"malformed":[[0,"too long"]]}"#);
+        assert!(matches!(submitted([Does::Away, FULL], 1).await, Err(PortError::Full(_))));
+        assert!(matches!(submitted([REFUSED, REFUSED], 1).await, Err(PortError::Broken { .. })));
+        // The one that is away may take it when it is back.
+        assert!(matches!(submitted([REFUSED, Does::Away], 1).await, Err(PortError::Unavailable { .. })));
+        let results = submitted([MALFORMED], 1).await.unwrap();
+        assert_eq!(results, [SubmitResult::Malformed("too long".to_owned())]);
+    }
+}

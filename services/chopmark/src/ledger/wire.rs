@@ -211,3 +211,22 @@ pub(super) fn decode_blocks(bytes: &[u8]) -> anyhow::Result<Vec<LedgerBlock>> {
     reader.end()?;
     Ok(blocks)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_cannot_be_read_are_refused() {
+        assert!(decode_blocks(&encode_blocks(&[])).unwrap().is_empty());
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = encode_blocks(&[]);
+            change(&mut bytes);
+            decode_blocks(&bytes).is_err()
+        };
+        assert!(with(&|bytes| bytes[0] = BLOCKS_VERSION + 1), "another version");
+        assert!(with(&|bytes| bytes.push(0)), "more than there is");
+        assert!(with(&|bytes| *bytes.last_mut().unwrap() = 1), "fewer blocks than announced");
+        assert!(with(&|bytes| bytes.truncate(2)), "torn");
+    }
+}
