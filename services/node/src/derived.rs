@@ -43,6 +43,7 @@ use crate::simulation::store::{Database, Guard, Keyspace, KeyspaceCreateOptions,
 use crate::{
     NodeError,
     bugs::{Bug, has},
+    manifests,
 };
 
 /// Memory for the block cache; with memtables of 16 MiB each it keeps a node of 10^7 records below 512 MiB.
@@ -134,6 +135,7 @@ impl Derived {
             tracing::warn!(path = %path.display(), "removing an index that was never finished");
             fs::remove_dir_all(path).map_err(NodeError::io("remove unfinished index", path))?;
         }
+        manifests::check(path)?;
         let db = Database::builder(path).cache_size(CACHE_BYTES).worker_threads(1).open();
         let db = db.map_err(|error| match error {
             fjall::Error::Locked => NodeError::InUse(path.to_owned()),

@@ -22,6 +22,7 @@ pub mod guard;
 mod handle;
 pub mod keys;
 mod ledger;
+mod manifests;
 mod open;
 mod pool;
 mod proposals;

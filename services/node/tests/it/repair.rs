@@ -622,6 +622,46 @@ async fn a_damaged_store_is_set_aside_and_made_anew() {
     assert!(aside > 0, "some of it is noticed by the store itself");
 }
 
+/// The newest manifest of a keyspace.
+fn manifest(keyspace: &Path) -> PathBuf {
+    let number = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().strip_prefix('v')?.parse::<u64>().ok();
+    let files = fs::read_dir(keyspace).unwrap().map(|item| item.unwrap().path());
+    files.filter(|path| number(path).is_some()).max_by_key(number).unwrap()
+}
+
+/// fjall asserts what its manifests say, and a panic while it opens cannot be caught.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_manifest_of_the_store_is_noticed_before_it_is_read() {
+    let place = filled(30).await;
+    let (derived, set_aside) = (place.data().join("derived"), place.data().join("derived.damaged"));
+    place.open().unwrap().close();
+    assert!(!set_aside.exists(), "a sound one is left alone");
+    let keyspaces: Vec<_> = fs::read_dir(derived.join("keyspaces")).unwrap().map(|item| item.unwrap().path()).collect();
+    assert!(keyspaces.len() > 5, "{keyspaces:?}");
+    for keyspace in &keyspaces {
+        for file in [keyspace.join("current"), manifest(keyspace)] {
+            let sound = fs::read(&file).unwrap();
+            for at in (0..sound.len()).step_by(3) {
+                flip(&file, at);
+                let error = fsck(&place.data(), Some(&place.guard())).unwrap_err().to_string();
+                assert!(
+                    error.contains("index") && (error.contains("manifest") || error.contains("checksum")),
+                    "{error}"
+                );
+                fs::write(&file, &sound).unwrap();
+            }
+        }
+    }
+    for keyspace in &keyspaces {
+        // The number of levels.
+        flip(&manifest(keyspace), 8);
+        place.open().unwrap().close();
+        assert!(set_aside.exists());
+        fs::remove_dir_all(&set_aside).unwrap();
+        assert_eq!(fsck(&place.data(), Some(&place.guard())).unwrap().findings, []);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_has_lost_a_part_of_itself_is_made_anew() {
     let place = filled(30).await;
