@@ -6,15 +6,17 @@ set -euo pipefail
 
 # make and g++ build the Kafka client's C library; libssl-dev is its TLS.
 packages=(libsqlite3-dev libssl-dev make g++ pkg-config openssl curl jq coreutils)
+# Kafka's jars come from Maven.
+servers=(openjdk-17-jre-headless maven postgresql redis-server prometheus util-linux)
 case ${1:-run} in
 test)
     packages+=(shellcheck python3-venv)
-    # The real Kafka.
-    packages+=(openjdk-17-jre-headless maven)
+    # The real servers.
+    packages+=("${servers[@]}")
     # Faults of packets, in namespaces of their own: only the long runs need them.
-    packages+=(nftables iproute2 util-linux)
+    packages+=(nftables iproute2)
     ;;
-servers) packages+=(openjdk-17-jre-headless maven postgresql redis-server prometheus util-linux) ;;
+servers) packages+=("${servers[@]}") ;;
 esac
 missing=()
 for package in "${packages[@]}"; do

@@ -130,7 +130,7 @@ session_timeout_ms = 6000
 url = "$(database)"
 
 [cache]
-url = "memory:"
+url = "$REDIS"
 
 [secrets]
 key_encryption_key_file = "secrets/kek.key"

@@ -1,9 +1,10 @@
-//! The cache behind its port: hot idempotency answers, in memory.
+//! The cache behind its port: hot idempotency answers, in memory or in Redis.
 //!
 //! A cache may forget anything at any time. What it must never do is give two requests the same
 //! operation id while it remembers: claims are atomic per id.
 
 mod generations;
+mod redis;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,6 +16,7 @@ use chopmark_domain::ports::{Claim, IdempotencyCache, PortResult};
 use ledger_core::hash::Hash32;
 
 use self::generations::{Generations, Known};
+pub use self::redis::{RedisCache, RedisUrlError, describe_metrics};
 
 /// Operation ids remembered: 2 generations × 16 shards × 28 672 (7/8 of 2^15, what a hash table of
 /// that many slots holds). 66 bytes a slot: 69 MB when full, the newest four seconds or so at the

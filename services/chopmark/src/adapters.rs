@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use chopmark_cache::MemoryCache;
+use chopmark_cache::{MemoryCache, RedisCache};
 use chopmark_domain::ports::{IdempotencyCache, OperationStore, ProjectionStore, TenantStore};
 use chopmark_queue::KafkaQueue;
 use chopmark_store::SqliteStore;
+use ledger_core::Hash32;
 
 use crate::config::Configured;
 
@@ -35,11 +36,12 @@ pub(crate) async fn database(configured: &Configured) -> anyhow::Result<Stores> 
 }
 
 /// Opens the cache.
-pub(crate) fn cache(configured: &Configured) -> anyhow::Result<Arc<dyn IdempotencyCache>> {
+pub(crate) fn cache(configured: &Configured, chain: &Hash32) -> anyhow::Result<Arc<dyn IdempotencyCache>> {
     let url = configured.cache()?;
     match scheme(&url) {
         "memory" => Ok(Arc::new(MemoryCache::default())),
-        other => bail!("cache.url begins with {other}: and not with memory:"),
+        "redis" | "rediss" => Ok(Arc::new(RedisCache::new(&url, chain).context("cache.url")?)),
+        other => bail!("cache.url begins with {other}: and not with redis:, rediss: or memory:"),
     }
 }
 
@@ -50,5 +52,5 @@ pub(crate) async fn queue(configured: &Configured, network: &str) -> anyhow::Res
 
 /// What comes before the colon; never more of the URL, which may hold a password.
 fn scheme(url: &str) -> &str {
-    url.split_once(':').map_or("", |(scheme, _)| scheme)
+    url.split_once(':').map_or("nothing", |(scheme, _)| scheme)
 }

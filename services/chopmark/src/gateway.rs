@@ -35,7 +35,7 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
     };
     let ports = Ports {
         queue: Arc::new(adapters::queue(&configured, network).await?),
-        cache: adapters::cache(&configured)?,
+        cache: adapters::cache(&configured, &chain)?,
         store: stores.operations,
         projection: stores.projection,
         tenants: stores.tenants,

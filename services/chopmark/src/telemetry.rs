@@ -34,5 +34,9 @@ pub(crate) fn start_logs(format: LogFormat) -> anyhow::Result<()> {
 pub(crate) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     let builder =
         PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?;
-    Ok(builder.install_recorder()?)
+    let handle = builder.install_recorder()?;
+    chopmark_cache::describe_metrics();
+    chopmark_committer::describe_metrics();
+    chopmark_queue::describe_metrics();
+    Ok(handle)
 }

@@ -18,6 +18,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs,
     io::{self, ErrorKind},
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -136,7 +137,7 @@ impl Derived {
             fs::remove_dir_all(path).map_err(NodeError::io("remove unfinished index", path))?;
         }
         manifests::check(path)?;
-        let db = Database::builder(path).cache_size(CACHE_BYTES).worker_threads(1).open();
+        let db = without_panic(|| Database::builder(path).cache_size(CACHE_BYTES).worker_threads(1).open())?;
         let db = db.map_err(|error| match error {
             fjall::Error::Locked => NodeError::InUse(path.to_owned()),
             error => error.into(),
@@ -446,6 +447,17 @@ fn mark_of(path: &Path) -> PathBuf {
 }
 
 /// Moves a damaged store aside, in place of the one before: it is evidence, and nothing else.
+/// fjall asserts some of what it reads from its journal when it opens.
+fn without_panic<T>(open: impl FnOnce() -> T) -> Result<T, NodeError> {
+    panic::catch_unwind(AssertUnwindSafe(open)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        match text.or_else(|| panic.downcast_ref::<&str>().copied()) {
+            Some(text) => NodeError::Damaged(format!("the index cannot be opened: {text}")),
+            None => panic::resume_unwind(panic),
+        }
+    })
+}
+
 fn set_aside(path: &Path) -> Result<(), NodeError> {
     let aside = path.with_extension("damaged");
     if aside.exists() {
@@ -559,5 +571,21 @@ impl StateRead for LiveState {
             return Ok(pending.value.clone());
         }
         self.store.state_get(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_panics_is_a_damaged_one() {
+        let damaged = |opened| matches!(opened, Err(NodeError::Damaged(text)) if text.ends_with("left is not right"));
+        assert!(damaged(without_panic(|| panic!("{} is not right", "left"))));
+        assert!(damaged(without_panic(|| panic!("left is not right"))));
+        assert_eq!(without_panic(|| 7).unwrap(), 7);
+        // What is no assertion goes on.
+        let other = || without_panic(|| panic::resume_unwind(Box::new(7)));
+        assert!(panic::catch_unwind(other).is_err());
     }
 }

@@ -1,9 +1,11 @@
 //! What every idempotency cache promises. Caches may forget; the tests keep so few ids that none
 //! has a reason to.
 
-use std::{sync::Arc, time::Duration};
+mod redis_faults;
 
-use chopmark_cache::MemoryCache;
+use std::{env, fs, path::Path, sync::Arc, time::Duration};
+
+use chopmark_cache::{MemoryCache, RedisCache};
 use chopmark_domain::ports::{Claim, IdempotencyCache};
 use ledger_core::hash::{Hash32, tagged};
 use tokio::sync::Barrier;
@@ -99,7 +101,8 @@ macro_rules! contract {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $test() {
-                    super::$test($cache).await;
+                    let Some(cache) = $cache else { return };
+                    super::$test(cache).await;
                 }
             )*
         }
@@ -116,7 +119,21 @@ macro_rules! contract {
     };
 }
 
-contract!(in_memory: chopmark_cache::MemoryCache::default());
+contract!(in_memory: Some(chopmark_cache::MemoryCache::default()));
+contract!(in_redis: super::redis());
+
+/// A cache in the Redis that the tests share, apart from those of all others. `None`: there is no
+/// Redis, and this is not where that is a failure.
+fn redis() -> Option<RedisCache> {
+    let Some(folder) = env::var_os("CHOPMARK_TEST_SERVERS") else {
+        assert!(env::var_os("CI").is_none(), "CHOPMARK_TEST_SERVERS does not name the folder of the test servers");
+        eprintln!("SKIPPED: no Redis: CHOPMARK_TEST_SERVERS is not set; scripts/test.sh sets it");
+        return None;
+    };
+    let text = fs::read_to_string(Path::new(&folder).join("servers.env")).expect("servers.env");
+    let url = text.lines().find_map(|line| line.strip_prefix("REDIS=")).expect("servers.env names Redis");
+    Some(RedisCache::new(url, &Hash32(rand::random())).expect("a URL"))
+}
 
 #[tokio::test]
 async fn memory_is_bounded_and_keeps_the_newest() {
