@@ -14,7 +14,7 @@ use std::{
 };
 
 use chopmark_tests::{
-    Api, evidence, long, seeded,
+    Api, evidence, long, seeded, sha256,
     stack::{COMMITTERS, GATEWAYS, NODES, Stack},
     tally, verify,
 };
@@ -23,6 +23,8 @@ use rand::{Rng, RngExt as _, seq::IndexedRandom as _, seq::SliceRandom as _};
 /// How long all that was accepted may take to be committed, once everything runs again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(120);
 const CLIENTS: usize = 6;
+/// One stack at a time: eight processes and four servers are enough for a small machine.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// Between two tries of a client.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -118,6 +120,7 @@ impl Done {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_doubled_whatever_dies() {
+    let _alone = ALONE.lock().await;
     let mut random = seeded("nothing_is_lost_or_doubled_whatever_dies");
     let stack = Stack::start().await.unwrap();
     let (told, mut done) = (Told::default(), Done::default());
@@ -164,6 +167,134 @@ async fn nothing_is_lost_or_doubled_whatever_dies() {
             "{kills} kills, {outages} outages, {flushes} flushes; {records} records, {retries} retries by clients"
         ),
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_fails_no_request_after_one_retry() {
+    let _alone = ALONE.lock().await;
+    let stack = Stack::start().await.unwrap();
+    let (next, retries, is_over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let accepted = Mutex::new(BTreeMap::new());
+    let client = async || {
+        while !is_over.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let (key, at) = (format!("key-{number}"), usize::try_from(number).unwrap());
+            let post = async |at: usize| {
+                let answer = stack.gateways[at % 2].post("/v1/evidence", &key, 0, &evidence(key.as_bytes())).await;
+                answer.ok().filter(|answer| answer.status == 202)
+            };
+            let answer = match post(at).await {
+                Some(answer) => answer,
+                None => {
+                    retries.fetch_add(1, Ordering::Relaxed);
+                    post(at + 1).await.unwrap_or_else(|| panic!("{key} failed at both gateways"))
+                }
+            };
+            accepted.lock().unwrap().insert(key, answer.body["id"].as_str().unwrap().to_owned());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let restarts = async {
+        for role in [&NODES[..], &COMMITTERS, &GATEWAYS].concat() {
+            stack.stop_role(role).await.unwrap();
+            stack.start_again(&[role]).await.unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(futures_util::future::join_all((0..CLIENTS).map(|_| client())), restarts);
+    let accepted = accepted.into_inner().unwrap();
+    assert!(accepted.len() > 100, "the load came through: {}", accepted.len());
+    committed(&stack.gateways[0], accepted.values()).await;
+    stack.gateways[1].exactly_once(accepted.keys()).await.unwrap();
+    let retries = retries.into_inner();
+    tally(
+        "a_rolling_restart_fails_no_request_after_one_retry",
+        &format!("{} records, {retries} retries", accepted.len()),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_need_a_part_goes_on_without_it() {
+    let _alone = ALONE.lock().await;
+    let stack = Stack::start().await.unwrap();
+    let [api, other] = &stack.gateways;
+    let first = api.notarize("first", b"first").await.unwrap();
+    assert_eq!(first.status, 201, "{}", first.body);
+    let operation = format!("/v1/operations/{}", first.body["operation"]["id"].as_str().unwrap());
+    let first = format!("/v1/evidence/{}", first.body["id"].as_str().unwrap());
+    let post = async |key: &str| api.post("/v1/evidence", key, 0, &evidence(key.as_bytes())).await.unwrap();
+    let reads = async || {
+        for api in &stack.gateways {
+            assert_eq!(api.get(&first).await.unwrap().body["state"], "committed");
+            assert_eq!(api.public("/v1/blocks").await.unwrap().0, 200);
+            assert_eq!(api.public(&format!("/v1/verify/sha256/{}", sha256(b"first"))).await.unwrap().0, 200);
+        }
+    };
+
+    // No cache: slower, no more.
+    stack.kill_server("redis").await.unwrap();
+    assert_eq!(post("without-redis").await.status, 202);
+    reads().await;
+    stack.start_server("redis").await.unwrap();
+
+    // One node of four.
+    stack.kill("node-archive").await.unwrap();
+    assert_eq!(other.notarize("without-a-node", b"without-a-node").await.unwrap().status, 201);
+    reads().await;
+    stack.start_again(&["node-archive"]).await.unwrap();
+
+    // No committer: accepted, and committed once there is one.
+    for committer in COMMITTERS {
+        stack.kill(committer).await.unwrap();
+    }
+    let waits = post("without-committers").await;
+    assert_eq!(waits.status, 202);
+    reads().await;
+    let waits = format!("/v1/evidence/{}", waits.body["id"].as_str().unwrap());
+    assert_eq!(other.get(&waits).await.unwrap().body["state"], "accepted", "known at every gateway");
+    stack.start_again(&COMMITTERS).await.unwrap();
+    let is_committed = async || {
+        let answer = api.get(&waits).await?;
+        anyhow::ensure!(answer.body["state"] == "committed", "{}", answer.body);
+        Ok(())
+    };
+    within(COMMIT_TIMEOUT, is_committed).await;
+
+    // No queue: nothing is promised, everything is read.
+    stack.kill_server("kafka").await.unwrap();
+    let refused = post("without-kafka").await;
+    assert_eq!((refused.status, refused.body["code"].as_str()), (503, Some("queue_unavailable")), "{}", refused.body);
+    assert_eq!(refused.body["retryable"], true);
+    reads().await;
+    // A gateway knows by the last request that it published.
+    let ready = api.get("/health/ready").await.unwrap();
+    assert_eq!((ready.status, ready.body["status"].as_str()), (200, Some("degraded")), "{}", ready.body);
+    stack.start_server("kafka").await.unwrap();
+    let is_taken = async || {
+        let answer = api.notarize("without-kafka", b"without-kafka").await?;
+        anyhow::ensure!(answer.status == 201, "{}", answer.body);
+        Ok(())
+    };
+    within(COMMIT_TIMEOUT, is_taken).await;
+
+    // No node at all: accepted, and what came of one's operations is known. What was recorded is on the
+    // ledger alone.
+    for node in NODES {
+        stack.kill(node).await.unwrap();
+    }
+    assert_eq!(post("without-nodes").await.status, 202);
+    let own = api.get(&operation).await.unwrap();
+    assert_eq!((own.status, own.body["state"].as_str()), (200, Some("committed")), "{}", own.body);
+    let blocks = api.get("/v1/blocks").await.unwrap();
+    assert_eq!((blocks.status, blocks.body["code"].as_str()), (503, Some("ledger_unavailable")), "{}", blocks.body);
+    stack.start_again(&NODES).await.unwrap();
+    let is_taken = async || {
+        let answer = other.notarize("without-nodes", b"without-nodes").await?;
+        anyhow::ensure!(answer.status == 201, "{}", answer.body);
+        Ok(())
+    };
+    within(COMMIT_TIMEOUT, is_taken).await;
+    reads().await;
 }
 
 /// Waits until a check holds.
