@@ -311,6 +311,7 @@ impl Named<'_> {
         }
         let link: Link = serde_json::from_slice(entry).map_err(|_| CheckError::Entry(index))?;
         Ok(Some(CaseLink {
+            tenant: self.fields.tenant.unwrap_or_default().to_owned(),
             case: ResourceKey::of(&link.case, 0),
             position: link.position,
             evidence: ResourceKey::of(&link.evidence, 0),

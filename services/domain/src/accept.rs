@@ -7,7 +7,7 @@
 //! keeps one of them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +15,7 @@ use std::{
 };
 
 use chopmark_api::{Problem, ProblemCode, case::CaseRequest, evidence::EvidenceRequest};
+use futures_util::future::try_join_all;
 use ledger_core::{
     commitment::{self, EvidenceOpening},
     digests::Digests,
@@ -190,13 +191,11 @@ impl Acceptor {
 
     async fn accept_distinct(&self, drafts: Vec<Draft>) -> Vec<Answer> {
         let claimed: Vec<_> = drafts.iter().map(|draft| (draft.op, draft.request)).collect();
-        let keys: Vec<_> = drafts.iter().map(|draft| draft.key).collect();
         let claims = self.claim(&claimed).await;
-        let rows = match self.store.find(&self.network, &keys).await {
-            Ok(rows) => rows,
+        let mut rows = match self.find(&drafts).await {
+            Ok(rows) => rows.into_iter(),
             Err(error) => return vec![Err(failure::port(&error)); drafts.len()],
         };
-        let mut rows = rows.into_iter();
         let mut answers = Vec::with_capacity(drafts.len());
         let mut messages = Vec::with_capacity(drafts.len());
         let mut fresh = Vec::with_capacity(drafts.len());
@@ -216,6 +215,24 @@ impl Acceptor {
             fresh.into_iter().for_each(|at| answers[at] = Err(problem.clone()));
         }
         answers
+    }
+
+    /// The rows of drafts, in their order: one query for each tenant among them.
+    async fn find(&self, drafts: &[Draft]) -> PortResult<Vec<Option<OperationRow>>> {
+        let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (at, draft) in drafts.iter().enumerate() {
+            places.entry(draft.tenant.id()).or_default().push(at);
+        }
+        let queries = places.into_iter().map(|(tenant, places)| async move {
+            let keys: Vec<_> = places.iter().map(|at| drafts[*at].key).collect();
+            let rows = self.store.find(&self.network, tenant, &keys).await?;
+            Ok(places.into_iter().zip(rows).collect::<Vec<_>>())
+        });
+        let mut rows = vec![None; drafts.len()];
+        for (at, row) in try_join_all(queries).await?.into_iter().flatten() {
+            rows[at] = row;
+        }
+        Ok(rows)
     }
 
     /// A cache that fails or answers nonsense costs a look-up, no more.

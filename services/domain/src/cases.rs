@@ -38,7 +38,8 @@ impl Notary {
         let case = recognise(IdKind::Case, case.as_bytes()).ok_or_else(|| refused(ProblemCode::CaseNotFound, CASE))?;
         let evidence = recognise(IdKind::Evidence, request.evidence_id.as_bytes())
             .ok_or_else(|| refused(ProblemCode::EvidenceNotFound, EVIDENCE))?;
-        let rows = self.store.find(&self.network, &[case, evidence]).await.map_err(|error| failure::port(&error))?;
+        let rows = self.store.find(&self.network, tenant, &[case, evidence]).await;
+        let rows = rows.map_err(|error| failure::port(&error))?;
         let row = |key: ResourceKey| rows.iter().flatten().find(|row| row.key == key);
         let body =
             Body::CaseAppend { case: committed(row(case), CASE)?.op, evidence: committed(row(evidence), EVIDENCE)?.op };

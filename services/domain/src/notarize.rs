@@ -115,15 +115,15 @@ impl Notary {
     }
 
     /// Waits until an accepted operation has ended, at most so long.
-    pub async fn wait(&self, accepted: Accepted, limit: Duration) -> Answer {
+    pub async fn wait(&self, caller: &Caller, accepted: Accepted, limit: Duration) -> Answer {
         let mut answers = [Ok(accepted)];
-        self.wait_all(answers.iter_mut(), limit).await;
+        self.wait_all(caller, answers.iter_mut(), limit).await;
         let [answer] = answers;
         answer
     }
 
     /// As [`Self::wait`], for every answer that is an accepted operation.
-    pub async fn wait_all(&self, answers: impl Iterator<Item = &mut Answer>, limit: Duration) {
+    pub async fn wait_all(&self, caller: &Caller, answers: impl Iterator<Item = &mut Answer>, limit: Duration) {
         if limit.is_zero() {
             return;
         }
@@ -134,7 +134,8 @@ impl Notary {
             })
             .collect();
         let keys: Vec<_> = open.iter().map(|(_, accepted)| accepted.key).collect();
-        for ((answer, accepted), row) in open.into_iter().zip(self.watch.ended(&keys, limit).await) {
+        let rows = self.watch.ended(caller.tenant.id(), &keys, limit).await;
+        for ((answer, accepted), row) in open.into_iter().zip(rows) {
             if let Some(row) = row {
                 *answer = ended(accepted, &row);
             }

@@ -165,17 +165,32 @@ pub trait OperationStore: Send + Sync {
     /// operation with another request is left alone and marked as conflicted.
     async fn insert_accepted(&self, rows: Vec<AcceptedOperation>) -> PortResult<()>;
 
-    /// Rows by key, in the order asked; `None` where there is no row.
-    async fn find(&self, network: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>>;
+    /// Rows of a tenant by key, in the order asked; `None` where the tenant has no such row.
+    async fn find(&self, network: &str, tenant: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>>;
 
-    /// One page of a tenant's operations, newest first.
+    /// One page of a tenant's operations, newest first. A walk from page to page shows every row
+    /// that was there when it began, once. With several writers, a row that comes meanwhile may
+    /// also show up among older ones, as its transaction ended after those of rows that began later.
     async fn list(&self, query: ListQuery) -> PortResult<Vec<OperationRow>>;
 
-    /// Sealed private part of one attempt, by operation id and operation hash.
-    async fn sealed_private(&self, network: &str, op: &Hash32, operation_hash: &Hash32) -> PortResult<Option<Vec<u8>>>;
+    /// Sealed private part of one attempt of a tenant, by operation id and operation hash.
+    async fn sealed_private(
+        &self,
+        network: &str,
+        tenant: &str,
+        op: &Hash32,
+        operation_hash: &Hash32,
+    ) -> PortResult<Option<Vec<u8>>>;
 
-    /// Links of a case in order, after `after`, at most `limit`.
-    async fn case_links(&self, network: &str, case: &ResourceKey, after: u64, limit: u32) -> PortResult<Vec<CaseLink>>;
+    /// Links of a tenant's case in order, after `after`, at most `limit`.
+    async fn case_links(
+        &self,
+        network: &str,
+        tenant: &str,
+        case: &ResourceKey,
+        after: u64,
+        limit: u32,
+    ) -> PortResult<Vec<CaseLink>>;
 }
 
 /// The projection of the ledger into the database.

@@ -151,7 +151,7 @@ impl Records {
     /// One piece of evidence with its checkpoint.
     pub async fn evidence(&self, caller: &Caller, id: &EvidenceId) -> Result<EvidenceRecord, Problem> {
         let key = self.evidence_key(caller, id)?;
-        match self.row(key).await? {
+        match self.row(caller, key).await? {
             Some(row) => self.evidence_of(&caller.tenant, &row, true).await,
             None => Ok(EvidenceRecord {
                 operation: OperationRecord::unseen(key),
@@ -201,7 +201,7 @@ impl Records {
     pub async fn operation(&self, caller: &Caller, id: &OperationId) -> Result<OperationRecord, Problem> {
         let key = self.ids.recognise_bytes(IdKind::Operation, caller.tenant.id(), id.as_bytes());
         let key = key.ok_or(ProblemCode::OperationNotFound)?;
-        let Some(row) = self.row(key).await? else { return Ok(OperationRecord::unseen(key)) };
+        let Some(row) = self.row(caller, key).await? else { return Ok(OperationRecord::unseen(key)) };
         let mut record = OperationRecord::of(&row);
         if let (OperationType::CaseAppend, OperationState::Committed(at)) = (row.kind, row.state) {
             record.case = Some(case_of(&self.entry_at(at).await?)?);
@@ -215,7 +215,7 @@ impl Records {
         let key = self.ids.recognise_bytes(IdKind::Case, tenant, id.as_bytes()).ok_or(ProblemCode::CaseNotFound)?;
         let scope = [b"case", self.network.as_bytes(), &key.0[..]];
         let after = cursor::read(&self.ids, &scope, page.cursor.as_ref())?.unwrap_or(0);
-        let Some(row) = self.row(key).await? else {
+        let Some(row) = self.row(caller, key).await? else {
             let operation = OperationRecord::unseen(key);
             return Ok(CaseRecord {
                 operation,
@@ -225,7 +225,7 @@ impl Records {
             });
         };
         let limit = u32::from(page.limit);
-        let links = self.store.case_links(&self.network, &key, after, limit + 1).await;
+        let links = self.store.case_links(&self.network, tenant, &key, after, limit + 1).await;
         let mut links = links.map_err(|error| failure::port(&error))?;
         let more = links.len() > usize::from(page.limit);
         links.truncate(usize::from(page.limit));
@@ -324,7 +324,7 @@ impl Records {
     }
 
     async fn committed_row(&self, caller: &Caller, id: &EvidenceId) -> Result<(OperationRow, CommittedAt), Problem> {
-        let row = self.row(self.evidence_key(caller, id)?).await?.ok_or(ProblemCode::NotCommittedYet)?;
+        let row = self.row(caller, self.evidence_key(caller, id)?).await?.ok_or(ProblemCode::NotCommittedYet)?;
         match row.state {
             OperationState::Committed(at) => Ok((row, at)),
             OperationState::Accepted => Err(ProblemCode::NotCommittedYet.into()),
@@ -337,15 +337,16 @@ impl Records {
         key.ok_or_else(|| ProblemCode::EvidenceNotFound.into())
     }
 
-    async fn row(&self, key: ResourceKey) -> Result<Option<OperationRow>, Problem> {
-        let mut rows = self.store.find(&self.network, &[key]).await.map_err(|error| failure::port(&error))?;
+    async fn row(&self, caller: &Caller, key: ResourceKey) -> Result<Option<OperationRow>, Problem> {
+        let rows = self.store.find(&self.network, caller.tenant.id(), &[key]).await;
+        let mut rows = rows.map_err(|error| failure::port(&error))?;
         Ok(rows.pop().flatten())
     }
 
     /// The sealed part, opened. One that is gone (erased) or does not open leaves the public
     /// facts readable; the log says so.
     async fn private_document(&self, tenant: &Tenant, row: &OperationRow) -> Result<Option<PrivateDocument>, Problem> {
-        let sealed = self.store.sealed_private(&self.network, &row.op, &row.operation_hash).await;
+        let sealed = self.store.sealed_private(&self.network, tenant.id(), &row.op, &row.operation_hash).await;
         let Some(sealed) = sealed.map_err(|error| failure::port(&error))? else { return Ok(None) };
         let document = seal::open(tenant, &row.op, &row.operation_hash, &sealed).ok();
         let document = document.and_then(|plain| PrivateDocument::decode(&plain));

@@ -42,7 +42,8 @@ pub struct RejectedAt {
 /// An operation as read from the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationRow {
-    /// Stable position for paging; ascending in order of insertion.
+    /// Stable position for paging; ascending in the order in which writers took it, which with
+    /// several writers need not be that in which rows become visible.
     pub sequence: u64,
     /// Key in ids.
     pub key: ResourceKey,
@@ -135,6 +136,8 @@ pub enum StateFilter {
 /// A link of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaseLink {
+    /// Tenant of the case and of the link.
+    pub tenant: String,
     /// Key of the case.
     pub case: ResourceKey,
     /// Position from 1.

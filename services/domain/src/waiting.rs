@@ -1,8 +1,12 @@
 //! Waiting for operations to end. One task for the whole process asks the database how far the
-//! projection is, and only while somebody waits; when it has moved, one query re-reads every
-//! operation that is waited for.
+//! projection is, and only while somebody waits; when it has moved, one query for each
+//! tenant re-reads every operation that is waited for.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -33,10 +37,16 @@ pub struct CommitWatch {
 
 #[derive(Default)]
 struct Waits {
-    open: HashMap<ResourceKey, Vec<oneshot::Sender<OperationRow>>>,
+    open: HashMap<ResourceKey, Wait>,
     /// Not looked up since they came.
     fresh: Vec<ResourceKey>,
     running: bool,
+}
+
+/// Those who wait for one operation.
+struct Wait {
+    tenant: Arc<str>,
+    senders: Vec<oneshot::Sender<OperationRow>>,
 }
 
 impl CommitWatch {
@@ -46,23 +56,31 @@ impl CommitWatch {
         Self { network, store, projection, waits: Mutex::default() }
     }
 
-    /// Waits until every operation has ended or the time is over; `None` for those that have not.
-    pub async fn ended(self: &Arc<Self>, keys: &[ResourceKey], limit: Duration) -> Vec<Option<OperationRow>> {
+    /// Waits until every one of a tenant's operations has ended or the time is over; `None` for those
+    /// that have not.
+    pub async fn ended(
+        self: &Arc<Self>,
+        tenant: &str,
+        keys: &[ResourceKey],
+        limit: Duration,
+    ) -> Vec<Option<OperationRow>> {
         let deadline = Instant::now() + limit;
         let mut rows = Vec::with_capacity(keys.len());
-        for receiver in self.register(keys) {
+        for receiver in self.register(tenant, keys) {
             rows.push(timeout_at(deadline, receiver).await.ok().and_then(Result::ok));
         }
         rows
     }
 
-    fn register(self: &Arc<Self>, keys: &[ResourceKey]) -> Vec<oneshot::Receiver<OperationRow>> {
+    fn register(self: &Arc<Self>, tenant: &str, keys: &[ResourceKey]) -> Vec<oneshot::Receiver<OperationRow>> {
+        let tenant: Arc<str> = tenant.into();
         let mut waits = self.waits.lock();
         let mut receivers = Vec::with_capacity(keys.len());
         for key in keys {
             let (sender, receiver) = oneshot::channel();
             if waits.open.len() < WAITS_MAX {
-                waits.open.entry(*key).or_default().push(sender);
+                let wait = || Wait { tenant: Arc::clone(&tenant), senders: Vec::new() };
+                waits.open.entry(*key).or_insert_with(wait).senders.push(sender);
                 waits.fresh.push(*key);
             }
             receivers.push(receiver);
@@ -90,9 +108,9 @@ impl CommitWatch {
     /// a new waiter would find it running.
     fn is_waited_for(&self) -> bool {
         let mut waits = self.waits.lock();
-        waits.open.retain(|_, senders| {
-            senders.retain(|sender| !sender.is_closed());
-            !senders.is_empty()
+        waits.open.retain(|_, wait| {
+            wait.senders.retain(|sender| !sender.is_closed());
+            !wait.senders.is_empty()
         });
         waits.running = !waits.open.is_empty();
         if !waits.running {
@@ -117,16 +135,30 @@ impl CommitWatch {
     }
 
     async fn look_up(&self, keys: &[ResourceKey]) -> PortResult<()> {
-        for keys in keys.chunks(KEYS_PER_QUERY) {
-            self.tell(self.store.find(&self.network, keys).await?);
+        for (tenant, keys) in self.by_tenant(keys) {
+            for keys in keys.chunks(KEYS_PER_QUERY) {
+                self.tell(self.store.find(&self.network, &tenant, keys).await?);
+            }
         }
         Ok(())
+    }
+
+    /// A key that nobody waits for any more is left out.
+    fn by_tenant(&self, keys: &[ResourceKey]) -> BTreeMap<Arc<str>, Vec<ResourceKey>> {
+        let waits = self.waits.lock();
+        let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for key in keys {
+            if let Some(wait) = waits.open.get(key) {
+                found.entry(Arc::clone(&wait.tenant)).or_default().push(*key);
+            }
+        }
+        found
     }
 
     fn tell(&self, rows: Vec<Option<OperationRow>>) {
         let mut waits = self.waits.lock();
         for row in rows.into_iter().flatten().filter(|row| row.state != OperationState::Accepted) {
-            for sender in waits.open.remove(&row.key).unwrap_or_default() {
+            for sender in waits.open.remove(&row.key).map(|wait| wait.senders).unwrap_or_default() {
                 // A waiter that has gone meanwhile needs no answer.
                 let _ = sender.send(row.clone());
             }

@@ -58,7 +58,7 @@ impl OperationStore for Nothing {
         unreachable!()
     }
 
-    async fn find(&self, _: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
+    async fn find(&self, _: &str, _: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
         Ok(vec![None; keys.len()])
     }
 
@@ -66,11 +66,11 @@ impl OperationStore for Nothing {
         unreachable!()
     }
 
-    async fn sealed_private(&self, _: &str, _: &Hash32, _: &Hash32) -> PortResult<Option<Vec<u8>>> {
+    async fn sealed_private(&self, _: &str, _: &str, _: &Hash32, _: &Hash32) -> PortResult<Option<Vec<u8>>> {
         unreachable!()
     }
 
-    async fn case_links(&self, _: &str, _: &ResourceKey, _: u64, _: u32) -> PortResult<Vec<CaseLink>> {
+    async fn case_links(&self, _: &str, _: &str, _: &ResourceKey, _: u64, _: u32) -> PortResult<Vec<CaseLink>> {
         unreachable!()
     }
 }

@@ -10,7 +10,10 @@
 //!
 //! [`ResourceKey::of`]: chopmark_domain::id::ResourceKey::of
 
+mod failure;
+mod pool;
 mod row;
+mod rules;
 mod schema;
 mod sqlite;
 

@@ -194,6 +194,7 @@ impl TryFrom<OperationRecord> for OperationRow {
 #[derive(Debug, Queryable, Selectable)]
 #[diesel(table_name = case_links)]
 pub(crate) struct CaseLinkRecord {
+    tenant: String,
     case_key: Vec<u8>,
     position: i64,
     evidence: Vec<u8>,
@@ -208,6 +209,7 @@ impl TryFrom<CaseLinkRecord> for CaseLink {
 
     fn try_from(record: CaseLinkRecord) -> Converted<Self> {
         Ok(Self {
+            tenant: record.tenant,
             case: resource("case_links.case_key", &record.case_key)?,
             position: unsigned("case_links.position", record.position)?,
             evidence: resource("case_links.evidence", &record.evidence)?,

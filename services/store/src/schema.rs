@@ -52,6 +52,8 @@ diesel::table! {
         sealed -> Binary,
         external_index -> Nullable<Binary>,
         accepted_at -> BigInt,
+        network -> Text,
+        tenant -> Text,
     }
 }
 
@@ -65,6 +67,7 @@ diesel::table! {
         entry -> Binary,
         previous -> Binary,
         block_time -> BigInt,
+        tenant -> Text,
     }
 }
 

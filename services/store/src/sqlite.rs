@@ -9,7 +9,6 @@
 mod accept;
 mod connect;
 mod failure;
-mod pool;
 mod project;
 mod read;
 mod statement;
@@ -27,7 +26,8 @@ use chopmark_domain::{
 use ledger_core::hash::Hash32;
 
 pub use self::connect::OpenError;
-use self::{connect::Role, pool::Pool};
+use self::connect::{File, Role};
+use crate::{pool::Pool, rules::TRANSACTION_ROWS_MAX};
 
 /// One connection writes: SQLite has one writer anyway, and here they queue in order.
 const WRITERS: usize = 1;
@@ -37,8 +37,8 @@ const READERS: usize = 4;
 /// The embedded database: all three database ports over one SQLite file.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    writer: Pool,
-    readers: Pool,
+    writer: Pool<File>,
+    readers: Pool<File>,
 }
 
 impl SqliteStore {
@@ -52,8 +52,9 @@ impl SqliteStore {
 
     fn open_blocking(path: &Path) -> Result<Self, OpenError> {
         connect::prepare(path)?;
-        let writer = Pool::new(path, Role::Writer, WRITERS);
-        let readers = Pool::new(path, Role::Reader, READERS);
+        let file = |role| File { path: path.to_owned(), role };
+        let writer = Pool::new(file(Role::Writer), WRITERS);
+        let readers = Pool::new(file(Role::Reader), READERS);
         Ok(Self { writer, readers })
     }
 }
@@ -64,30 +65,43 @@ impl OperationStore for SqliteStore {
     /// no answer yet and inserts all of them again.
     async fn insert_accepted(&self, mut rows: Vec<AcceptedOperation>) -> PortResult<()> {
         while !rows.is_empty() {
-            let rest = rows.split_off(rows.len().min(accept::TRANSACTION_ROWS_MAX));
+            let rest = rows.split_off(rows.len().min(TRANSACTION_ROWS_MAX));
             self.writer.run(move |connection| accept::insert(connection, &rows)).await?;
             rows = rest;
         }
         Ok(())
     }
 
-    async fn find(&self, network: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
-        let (network, keys) = (network.to_owned(), keys.to_vec());
-        self.readers.run(move |connection| read::find(connection, &network, &keys)).await
+    async fn find(&self, network: &str, tenant: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
+        let (network, tenant, keys) = (network.to_owned(), tenant.to_owned(), keys.to_vec());
+        self.readers.run(move |connection| read::find(connection, &network, &tenant, &keys)).await
     }
 
     async fn list(&self, query: ListQuery) -> PortResult<Vec<OperationRow>> {
         self.readers.run(move |connection| read::list(connection, &query)).await
     }
 
-    async fn sealed_private(&self, network: &str, op: &Hash32, operation_hash: &Hash32) -> PortResult<Option<Vec<u8>>> {
-        let (network, op, attempt) = (network.to_owned(), *op, *operation_hash);
-        self.readers.run(move |connection| read::sealed_private(connection, &network, &op, &attempt)).await
+    async fn sealed_private(
+        &self,
+        network: &str,
+        tenant: &str,
+        op: &Hash32,
+        operation_hash: &Hash32,
+    ) -> PortResult<Option<Vec<u8>>> {
+        let (network, tenant, op, attempt) = (network.to_owned(), tenant.to_owned(), *op, *operation_hash);
+        self.readers.run(move |connection| read::sealed_private(connection, &network, &tenant, &op, &attempt)).await
     }
 
-    async fn case_links(&self, network: &str, case: &ResourceKey, after: u64, limit: u32) -> PortResult<Vec<CaseLink>> {
-        let (network, case) = (network.to_owned(), *case);
-        self.readers.run(move |connection| read::case_links(connection, &network, &case, after, limit)).await
+    async fn case_links(
+        &self,
+        network: &str,
+        tenant: &str,
+        case: &ResourceKey,
+        after: u64,
+        limit: u32,
+    ) -> PortResult<Vec<CaseLink>> {
+        let (network, tenant, case) = (network.to_owned(), tenant.to_owned(), *case);
+        self.readers.run(move |connection| read::case_links(connection, &network, &tenant, &case, after, limit)).await
     }
 }
 

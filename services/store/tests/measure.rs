@@ -240,5 +240,5 @@ async fn concurrent(store: &SqliteStore, size: u64, tasks: u64, lookups: u64) ->
 
 async fn find(store: &SqliteStore, number: u64, count: u64) {
     let keys: Vec<_> = (number..number + count).map(|number| ResourceKey::of(&op(number), 0)).collect();
-    store.find(NETWORK, &keys).await.expect("find");
+    store.find(NETWORK, TENANT, &keys).await.expect("find");
 }

@@ -65,6 +65,7 @@ async fn links_of_a_case_are_projected_in_their_chain() {
     let entries = world.ledger.block_at(2).entries;
     let key = |op: u8| ResourceKey::of(&Hash32([op; 32]), 0);
     let link = |position: u64, evidence: u8, at: usize| CaseLink {
+        tenant: TENANT.to_owned(),
         case: key(10),
         position,
         evidence: key(evidence),

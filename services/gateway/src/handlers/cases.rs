@@ -47,7 +47,7 @@ pub(crate) async fn open(req: HttpRequest, writer: Writer) -> Outcome<HttpRespon
     let accepted = services.notary.open_case(write, &key, request).await?;
     shared(&req)?.accepted.increment(1);
     drop(body);
-    let accepted = services.notary.wait(accepted, head.wait).await?;
+    let accepted = services.notary.wait(&writer.0, accepted, head.wait).await?;
     let renderer = renderer(&req, &writer.0)?;
     let id = renderer.case_id(&accepted.key);
     let response = if let OperationState::Committed(_) = accepted.state {
@@ -91,7 +91,7 @@ pub(crate) async fn append(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
     let accepted = notary.append_to_case(write, &key, &case, request).await?;
     shared(&req)?.accepted.increment(1);
     drop(body);
-    let accepted = notary.wait(accepted, head.wait).await?;
+    let accepted = notary.wait(&writer.0, accepted, head.wait).await?;
     let view = renderer(&req, &writer.0)?.append_accepted(&accepted.key, accepted.state, case, evidence);
     let response = json(status_of(accepted.state), &view)?;
     Ok(applied(located(response, &format!("/v1/cases/{case}")), head.wait))

@@ -69,7 +69,7 @@ pub(super) async fn answer(
     let services = shared.services()?;
     shared.accepted.increment(1);
     let Notarized { accepted, warnings } = notarized;
-    let accepted = services.notary.wait(accepted, wait).await?;
+    let accepted = services.notary.wait(&writer.0, accepted, wait).await?;
     let renderer = renderer(req, &writer.0)?;
     let view = renderer.evidence_accepted(&accepted.key, accepted.state, &warnings);
     let id = view.id;
@@ -110,7 +110,7 @@ pub(crate) async fn create_batch(req: HttpRequest, writer: Writer) -> Outcome<Ht
     if let Some(problem) = failed_whole(&answers) {
         return Err(problem.into());
     }
-    notary.wait_all(answers.iter_mut().map(|item| &mut item.answer), head.wait).await;
+    notary.wait_all(&writer.0, answers.iter_mut().map(|item| &mut item.answer), head.wait).await;
     let renderer = renderer(&req, &writer.0)?;
     let id = request_id(&req);
     let items = answers.into_iter().enumerate();

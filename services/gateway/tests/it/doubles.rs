@@ -173,12 +173,12 @@ impl OperationStore for MemoryStore {
         Ok(())
     }
 
-    async fn find(&self, network: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
+    async fn find(&self, network: &str, tenant: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
         assert_eq!(network, "sandbox");
         self.finds.fetch_add(1, Ordering::Relaxed);
         self.mood.lock().check("database")?;
         let rows = self.rows.lock();
-        Ok(keys.iter().map(|key| rows.get(key).cloned()).collect())
+        Ok(keys.iter().map(|key| rows.get(key).filter(|row| row.tenant == tenant).cloned()).collect())
     }
 
     async fn list(&self, query: ListQuery) -> PortResult<Vec<OperationRow>> {
@@ -211,15 +211,28 @@ impl OperationStore for MemoryStore {
         Ok(rows)
     }
 
-    async fn sealed_private(&self, _: &str, op: &Hash32, operation_hash: &Hash32) -> PortResult<Option<Vec<u8>>> {
+    async fn sealed_private(
+        &self,
+        _: &str,
+        _: &str,
+        op: &Hash32,
+        operation_hash: &Hash32,
+    ) -> PortResult<Option<Vec<u8>>> {
         self.mood.lock().check("database")?;
         Ok(self.privates.lock().get(&(*op, *operation_hash)).cloned())
     }
 
-    async fn case_links(&self, _: &str, case: &ResourceKey, after: u64, limit: u32) -> PortResult<Vec<CaseLink>> {
+    async fn case_links(
+        &self,
+        _: &str,
+        tenant: &str,
+        case: &ResourceKey,
+        after: u64,
+        limit: u32,
+    ) -> PortResult<Vec<CaseLink>> {
         self.mood.lock().check("database")?;
         let links = self.links.lock();
-        let wanted = links.iter().filter(|link| link.case == *case && link.position > after);
+        let wanted = links.iter().filter(|link| link.case == *case && link.tenant == tenant && link.position > after);
         Ok(wanted.take(limit as usize).cloned().collect())
     }
 }

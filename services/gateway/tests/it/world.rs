@@ -219,6 +219,7 @@ impl World {
                 let link = Link { evidence_index, position: *position, previous: *previous };
                 let entry = entry::case_append(append, link, time);
                 links.push(CaseLink {
+                    tenant: append.tenant.clone(),
                     case: ResourceKey::of(&append.case, 0),
                     position: *position,
                     evidence: ResourceKey::of(&append.evidence, 0),

@@ -7,24 +7,19 @@ use chopmark_domain::{
 use diesel::{OptionalExtension as _, SqliteConnection, dsl::max, prelude::*};
 
 use super::{
-    failure::{Failure, write},
+    failure::write,
     statement::{Sql, Value, run},
 };
 use crate::{
+    failure::Failure,
     row::{ACCEPTED, kind_number, signed},
+    rules::check_private_keys,
     schema::operations,
 };
 
-/// Rows per transaction: more cost hardly less each, and a projection waits for them.
-pub(super) const TRANSACTION_ROWS_MAX: usize = 10_000;
-
 /// Inserts `rows` in one transaction.
 pub(super) fn insert(connection: &mut SqliteConnection, rows: &[AcceptedOperation]) -> Result<(), Failure> {
-    for row in rows {
-        if row.private.is_some() && row.key != ResourceKey::of(&row.op, 0) {
-            return Err(Failure::Invariant(format!("private part of {} under the key of another row", row.op)));
-        }
-    }
+    check_private_keys(rows)?;
     write(connection, |connection| insert_all(connection, rows))
 }
 
@@ -82,7 +77,7 @@ struct InsertPrivate;
 
 impl Sql for InsertPrivate {
     const TEXT: &'static str = "INSERT INTO private_parts (sequence, operation_hash, sealed, external_index, \
-        accepted_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (sequence, operation_hash) DO NOTHING";
+        accepted_at, network, tenant) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sequence, operation_hash) DO NOTHING";
 }
 
 fn insert_private(
@@ -97,6 +92,8 @@ fn insert_private(
         Value::Bytes(&private.sealed),
         private.external_index.as_ref().map(|index| &index.0[..]).into(),
         Value::Int(signed("accepted_at", row.accepted_at)?),
+        Value::Text(&row.network),
+        Value::Text(&row.tenant),
     ];
     run::<InsertPrivate, _>(connection, values)?;
     Ok(())

@@ -16,7 +16,10 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use thiserror::Error;
 use tracing::info;
 
-use super::failure::{Failure, is_busy};
+use chopmark_domain::ports::PortError;
+
+use super::failure::{is_busy, port_error};
+use crate::{failure::Failure, pool::Connect};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../schemas/migrations/sqlite");
 
@@ -89,6 +92,34 @@ pub(super) fn prepare(path: &Path) -> Result<(), OpenError> {
     configure(&mut connection, Role::Writer).map_err(OpenError::Setup)?;
     switch_to_wal(&mut connection)?;
     migrate(&mut connection)
+}
+
+/// A prepared file, and what it is opened for.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    pub(super) role: Role,
+}
+
+impl Connect for File {
+    type Connection = SqliteConnection;
+
+    /// Every wait in SQLite has a bound of its own.
+    fn call_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn connect(&self) -> Result<SqliteConnection, Failure> {
+        connect(&self.path, self.role)
+    }
+
+    fn begin(&self, _: &mut SqliteConnection) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn port_error(failure: Failure) -> PortError {
+        port_error(failure)
+    }
 }
 
 /// A connection to a prepared database.

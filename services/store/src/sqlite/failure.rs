@@ -1,35 +1,14 @@
-//! What went wrong on a connection, and which port error that is.
+//! Which port error a failure of SQLite is, and its transactions.
 
 use chopmark_domain::ports::PortError;
 use diesel::{SqliteConnection, result::Error as DieselError};
-use thiserror::Error;
 
-use crate::{PORT, row::ValueError};
+use crate::{PORT, failure::Failure};
 
-/// Why work on a connection did not succeed.
-#[derive(Debug, Error)]
-pub(super) enum Failure {
-    /// SQLite refused or failed.
-    #[error(transparent)]
-    Database(#[from] DieselError),
-    /// The file could not be opened.
-    #[error(transparent)]
-    Connect(#[from] diesel::ConnectionError),
-    /// A value is outside of what the database or this version can hold.
-    #[error(transparent)]
-    Value(#[from] ValueError),
-    /// The call and the stored rows contradict each other.
-    #[error("{0}")]
-    Invariant(String),
-}
-
-impl From<Failure> for PortError {
-    fn from(failure: Failure) -> Self {
-        let reason = failure.to_string();
-        match failure {
-            Failure::Database(_) | Failure::Connect(_) => classify(reason),
-            Failure::Value(_) | Failure::Invariant(_) => Self::Broken { port: PORT, reason },
-        }
+pub(super) fn port_error(failure: Failure) -> PortError {
+    match failure {
+        Failure::Database(_) | Failure::Connect(_) => classify(failure.to_string()),
+        Failure::Value(_) | Failure::Invariant(_) => failure.broken(),
     }
 }
 

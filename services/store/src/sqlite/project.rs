@@ -6,16 +6,15 @@ use diesel::{OptionalExtension as _, SqliteConnection, prelude::*};
 
 use super::{
     accept::{Known, known, mark_conflicted, next_sequence},
-    failure::{Failure, write},
+    failure::write,
     statement::{Sql, Value, run},
 };
 use crate::{
+    failure::Failure,
     row::{ACCEPTED, CursorRecord, Outcome, kind_number, signed},
+    rules::{FIRST_HEIGHT_MAX, not_advanced},
     schema::{case_links, projection_cursors},
 };
-
-/// The genesis has height 0 and no operation: a projection starts at it or behind it.
-const FIRST_HEIGHT_MAX: u64 = 1;
 
 pub(super) fn cursor(connection: &mut SqliteConnection, network: &str) -> Result<Option<ProjectionCursor>, Failure> {
     let record =
@@ -70,13 +69,7 @@ fn advance(connection: &mut SqliteConnection, block: &ProjectedBlock) -> Result<
     if block.height <= FIRST_HEIGHT_MAX && run::<FirstCursor, _>(connection, values)? == 1 {
         return Ok(true);
     }
-    match cursor(connection, &block.network)? {
-        Some(cursor) if cursor.height >= block.height => Ok(false),
-        at => {
-            let at = at.map_or("nothing".to_owned(), |cursor| format!("height {}", cursor.height));
-            Err(Failure::Invariant(format!("height {} does not follow {at}", block.height)))
-        }
-    }
+    not_advanced(block, cursor(connection, &block.network)?)
 }
 
 /// Writes one outcome; `true` if that took a new row, with the sequence `next`.
@@ -243,7 +236,7 @@ struct InsertLink;
 /// twice.
 impl Sql for InsertLink {
     const TEXT: &'static str = "INSERT INTO case_links (network, case_key, position, evidence, leaf_index, entry, \
-        previous, block_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        previous, block_time, tenant) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 }
 
 fn insert_link(connection: &mut SqliteConnection, network: &str, link: &CaseLink) -> Result<(), Failure> {
@@ -256,6 +249,7 @@ fn insert_link(connection: &mut SqliteConnection, network: &str, link: &CaseLink
         Value::Bytes(&link.entry.0),
         Value::Bytes(&link.previous.0),
         Value::Int(signed("block time", link.time)?),
+        Value::Text(&link.tenant),
     ];
     run::<InsertLink, _>(connection, values)?;
     Ok(())

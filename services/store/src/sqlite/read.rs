@@ -14,9 +14,9 @@ use diesel::{
 };
 use ledger_core::hash::Hash32;
 
-use super::failure::Failure;
 use crate::{
     LIST_INDEXES_MAX, PAGE_ROWS_MAX,
+    failure::Failure,
     row::{CaseLinkRecord, OperationRecord, bound, kind_number, state_number},
     schema::{case_links, operations, private_parts},
 };
@@ -25,14 +25,14 @@ use crate::{
 pub(super) fn find(
     connection: &mut SqliteConnection,
     network: &str,
+    tenant: &str,
     keys: &[ResourceKey],
 ) -> Result<Vec<Option<OperationRow>>, Failure> {
     let records = match keys {
         [] => Vec::new(),
-        [key] => vec![find_one(connection, network, key)?],
-        keys => {
-            connection.transaction(|connection| keys.iter().map(|key| find_one(connection, network, key)).collect())?
-        }
+        [key] => vec![find_one(connection, network, tenant, key)?],
+        keys => connection
+            .transaction(|connection| keys.iter().map(|key| find_one(connection, network, tenant, key)).collect())?,
     };
     let rows: Result<_, _> = records.into_iter().map(|record| record.map(OperationRow::try_from).transpose()).collect();
     Ok(rows?)
@@ -41,10 +41,13 @@ pub(super) fn find(
 fn find_one(
     connection: &mut SqliteConnection,
     network: &str,
+    tenant: &str,
     key: &ResourceKey,
 ) -> Result<Option<OperationRecord>, DieselError> {
     operations::table
         .filter(operations::network.eq(network).and(operations::key.eq(&key.0[..])))
+        // A key leads to one row. The plus keeps the tenant's index out of the choice.
+        .filter(sql::<Bool>("+tenant = ").bind::<Text, _>(tenant))
         .select(OperationRecord::as_select())
         .first(connection)
         .optional()
@@ -99,7 +102,10 @@ pub(super) fn select(query: &ListQuery) -> Result<Select<'_>, Failure> {
         // The subquery alone finds the rows by the index over external ids; the second condition
         // drops those where another attempt than the one that holds the id brought it.
         let external = &external.0[..];
-        let attempts = || private_parts::table.filter(private_parts::external_index.eq(external));
+        let attempts = || {
+            private_parts::table
+                .filter(private_parts::external_index.eq(external).and(private_parts::tenant.eq(&query.tenant)))
+        };
         select = select.filter(operations::sequence.eq_any(attempts().select(private_parts::sequence))).filter(exists(
             attempts()
                 .filter(private_parts::sequence.eq(operations::sequence))
@@ -118,6 +124,7 @@ pub(super) fn select(query: &ListQuery) -> Result<Select<'_>, Failure> {
 pub(super) fn sealed_private(
     connection: &mut SqliteConnection,
     network: &str,
+    tenant: &str,
     op: &Hash32,
     operation_hash: &Hash32,
 ) -> Result<Option<Vec<u8>>, Failure> {
@@ -126,6 +133,8 @@ pub(super) fn sealed_private(
         .inner_join(private_parts::table)
         .filter(operations::network.eq(network).and(operations::key.eq(&key.0[..])))
         .filter(operations::op.eq(&op.0[..]))
+        .filter(sql::<Bool>("+operations.tenant = ").bind::<Text, _>(tenant))
+        .filter(private_parts::tenant.eq(tenant))
         .filter(private_parts::operation_hash.eq(&operation_hash.0[..]))
         .select(private_parts::sealed)
         .first(connection)
@@ -136,6 +145,7 @@ pub(super) fn sealed_private(
 pub(super) fn case_links(
     connection: &mut SqliteConnection,
     network: &str,
+    tenant: &str,
     case: &ResourceKey,
     after: u64,
     limit: u32,
@@ -143,6 +153,7 @@ pub(super) fn case_links(
     let records: Vec<CaseLinkRecord> = case_links::table
         .filter(case_links::network.eq(network))
         .filter(case_links::case_key.eq(&case.0[..]))
+        .filter(case_links::tenant.eq(tenant))
         .filter(case_links::position.gt(bound(after)))
         .order(case_links::position.asc())
         .limit(i64::from(limit.min(PAGE_ROWS_MAX)))

@@ -5,10 +5,11 @@ use diesel::{OptionalExtension as _, SqliteConnection, prelude::*};
 use ledger_core::hash::Hash32;
 
 use super::{
-    failure::{Failure, write},
+    failure::write,
     statement::{Sql, Value, run},
 };
 use crate::{
+    failure::Failure,
     row::{ApiKeyRecord, TenantRecord, signed},
     schema::{api_keys, tenants},
 };

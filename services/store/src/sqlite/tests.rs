@@ -55,11 +55,11 @@ async fn a_full_disk_is_said_and_passes() {
     let batch: Vec<_> = (2..1000).map(accepted).collect();
     let error = store.insert_accepted(batch.clone()).await.unwrap_err();
     assert!(matches!(error, PortError::DiskFull("database")), "{error}");
-    assert!(store.find("sandbox", &[key(2)]).await.unwrap()[0].is_none());
+    assert!(store.find("sandbox", "ten_first", &[key(2)]).await.unwrap()[0].is_none());
 
     // The next call has a new connection, and that the limit of a new disk.
     store.insert_accepted(batch).await.unwrap();
-    assert!(store.find("sandbox", &[key(1), key(2), key(999)]).await.unwrap().iter().all(Option::is_some));
+    assert!(store.find("sandbox", "ten_first", &[key(1), key(2), key(999)]).await.unwrap().iter().all(Option::is_some));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +86,7 @@ async fn readers_do_not_wait_for_a_writer() {
     let reads: Vec<_> = (0..64)
         .map(|_| {
             let store = store.clone();
-            tokio::spawn(async move { store.find("sandbox", &[key(1), key(2)]).await.unwrap() })
+            tokio::spawn(async move { store.find("sandbox", "ten_first", &[key(1), key(2)]).await.unwrap() })
         })
         .collect();
     for read in reads {
@@ -96,7 +96,7 @@ async fn readers_do_not_wait_for_a_writer() {
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     release.send(()).unwrap();
     slow.await.unwrap().unwrap();
-    assert!(store.find("sandbox", &[key(2)]).await.unwrap()[0].is_some());
+    assert!(store.find("sandbox", "ten_first", &[key(2)]).await.unwrap()[0].is_some());
 }
 
 #[tokio::test]

@@ -24,8 +24,10 @@ impl<S: OperationStore + ProjectionStore + TenantStore + Clone + 'static> Store 
 pub(crate) trait Backend {
     type Store: Store;
 
-    /// A database that nothing has opened yet.
-    async fn fresh() -> Self;
+    /// A database that nothing has opened yet; `None`, said aloud, where there is no server for it.
+    async fn fresh() -> Option<Self>
+    where
+        Self: Sized;
 
     /// Opens it, as another process would.
     async fn open(&self) -> Self::Store;
@@ -123,6 +125,7 @@ pub(crate) fn block(height: u64, operations: Vec<ProjectedOperation>) -> Project
 
 pub(crate) fn link(case: u64, position: u64) -> CaseLink {
     CaseLink {
+        tenant: TENANT.to_owned(),
         case: key(case),
         position,
         evidence: key(100 * case + position),
@@ -156,11 +159,11 @@ pub(crate) async fn row(store: &impl Store, number: u64) -> Option<OperationRow>
 
 pub(crate) async fn find(store: &impl Store, numbers: &[u64]) -> Vec<Option<OperationRow>> {
     let keys: Vec<_> = numbers.iter().map(|number| key(*number)).collect();
-    store.find(NETWORK, &keys).await.expect("find")
+    store.find(NETWORK, TENANT, &keys).await.expect("find")
 }
 
 pub(crate) async fn private(store: &impl Store, number: u64, attempt: u64) -> Option<Vec<u8>> {
-    store.sealed_private(NETWORK, &op(number), &h("attempt", attempt)).await.expect("sealed_private")
+    store.sealed_private(NETWORK, TENANT, &op(number), &h("attempt", attempt)).await.expect("sealed_private")
 }
 
 /// The numbers of the operations that `query` lists, of those below `below`.

@@ -151,6 +151,40 @@ pub(crate) async fn no_filter_shows_another_tenants_rows(backend: &impl Backend)
     }
 }
 
+pub(crate) async fn a_walk_shows_each_row_once_while_many_write(backend: &impl Backend) {
+    let store = backend.open().await;
+    store.insert_accepted((0..300).map(accepted).collect()).await.unwrap();
+    let writers: Vec<_> = (1..5)
+        .map(|writer: u64| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for batch in 0..30 {
+                    let first = 1000 * writer + 20 * batch;
+                    store.insert_accepted((first..first + 20).map(accepted).collect()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        let mut seen: Vec<u64> = Vec::new();
+        let mut before = None;
+        loop {
+            let page = store.list(ListQuery { limit: 50, before, ..everything() }).await.unwrap();
+            let Some(last) = page.last() else { break };
+            before = Some(last.sequence);
+            seen.extend(page.iter().map(|row| row.accepted_at - NOW));
+        }
+        assert!(seen.ends_with(&(0..300).rev().collect::<Vec<_>>()));
+        let rows = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), rows);
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}
+
 pub(crate) async fn pages_are_stable_while_rows_arrive(backend: &impl Backend) {
     let store = backend.open().await;
     store.insert_accepted((0..200).map(accepted).collect()).await.unwrap();

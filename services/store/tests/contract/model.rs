@@ -166,7 +166,7 @@ async fn compare(store: &impl Store, network: &str, model: &Model, context: &str
     assert_eq!(height, model.height, "{context}");
     for number in 0..OPERATIONS {
         for at in 1..=ATTEMPTS {
-            let sealed = store.sealed_private(network, &op(number), &h("attempt", at)).await.expect(context);
+            let sealed = store.sealed_private(network, TENANT, &op(number), &h("attempt", at)).await.expect(context);
             assert_eq!(sealed.is_some(), model.private.contains(&(number, at)), "{context}: {number}, attempt {at}");
         }
     }

@@ -60,12 +60,32 @@ pub(crate) async fn another_request_marks_the_first_row(backend: &impl Backend) 
 
 pub(crate) async fn another_tenant_under_the_same_key_is_a_conflict(backend: &impl Backend) {
     let store = backend.open().await;
-    store.insert_accepted(vec![accepted(1)]).await.unwrap();
-    let mut other = accepted(1);
+    store.insert_accepted(vec![attempt(1, 1)]).await.unwrap();
+    let mut other = attempt(1, 2);
     other.tenant = OTHER_TENANT.to_owned();
     store.insert_accepted(vec![other]).await.unwrap();
     let row = row(&store, 1).await.unwrap();
     assert_eq!((row.tenant.as_str(), row.conflicted), (TENANT, true));
+    // What the other one sealed is not the first one's, and the row is not the other one's.
+    assert_eq!(private(&store, 1, 2).await, None);
+    for at in [1, 2] {
+        assert_eq!(store.sealed_private(NETWORK, OTHER_TENANT, &op(1), &h("attempt", at)).await.unwrap(), None);
+    }
+}
+
+pub(crate) async fn another_tenant_finds_nothing(backend: &impl Backend) {
+    use chopmark_domain::ports::ProjectionStore as _;
+
+    let store = backend.open().await;
+    store.insert_accepted(vec![attempt(1, 1), accepted(2)]).await.unwrap();
+    let mut block = block(1, vec![outcome(&attempt(1, 1), committed(1, 10))]);
+    block.links = vec![link(1, 1)];
+    assert!(store.project(block).await.unwrap());
+    for tenant in [OTHER_TENANT, "", "TEN_FIRST", "ten_first "] {
+        assert_eq!(store.find(NETWORK, tenant, &[key(1), key(2)]).await.unwrap(), [None, None], "{tenant}");
+        assert_eq!(store.sealed_private(NETWORK, tenant, &op(1), &h("attempt", 1)).await.unwrap(), None, "{tenant}");
+        assert_eq!(store.case_links(NETWORK, tenant, &key(1), 0, 9).await.unwrap(), [], "{tenant}");
+    }
 }
 
 pub(crate) async fn one_batch_may_repeat_itself(backend: &impl Backend) {
@@ -109,7 +129,7 @@ pub(crate) async fn attempts_keep_their_private_parts_until_one_is_settled(backe
         assert_eq!(private(&store, 1, number).await.is_some(), kept, "attempt {number}");
     }
     // A private part is looked up by operation, attempt and network.
-    assert_eq!(store.sealed_private("live", &op(1), &h("attempt", 2)).await.unwrap(), None);
+    assert_eq!(store.sealed_private("live", TENANT, &op(1), &h("attempt", 2)).await.unwrap(), None);
     assert_eq!(private(&store, 2, 2).await, None);
 }
 
@@ -141,10 +161,10 @@ pub(crate) async fn networks_are_apart(backend: &impl Backend) {
     live.network = "live".to_owned();
     store.insert_accepted(vec![attempt(1, 1), live]).await.unwrap();
     assert!(!row(&store, 1).await.unwrap().conflicted);
-    let live = store.find("live", &[key(1)]).await.unwrap().remove(0).unwrap();
+    let live = store.find("live", TENANT, &[key(1)]).await.unwrap().remove(0).unwrap();
     assert_eq!((live.request, live.conflicted), (h("request", 2), false));
     assert_eq!(private(&store, 1, 9).await, None);
-    assert_eq!(store.sealed_private("live", &op(1), &h("attempt", 9)).await.unwrap(), Some(sealed(1, 9)));
+    assert_eq!(store.sealed_private("live", TENANT, &op(1), &h("attempt", 9)).await.unwrap(), Some(sealed(1, 9)));
     assert_eq!(listed(&store, everything(), 9).await.len(), 1);
 }
 

@@ -24,8 +24,16 @@ pub(crate) struct TempSqlite {
 }
 
 impl TempSqlite {
+    pub(crate) fn new() -> Self {
+        Self { folder: TempDir::new().expect("a temporary folder") }
+    }
+
     fn url(&self) -> String {
-        format!("sqlite:{}", self.path("chopmark.db").display())
+        format!("sqlite:{}", self.file())
+    }
+
+    pub(crate) fn file(&self) -> String {
+        self.path("chopmark.db").display().to_string()
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -36,8 +44,8 @@ impl TempSqlite {
 impl Backend for TempSqlite {
     type Store = SqliteStore;
 
-    async fn fresh() -> Self {
-        Self { folder: TempDir::new().expect("a temporary folder") }
+    async fn fresh() -> Option<Self> {
+        Some(Self::new())
     }
 
     async fn open(&self) -> SqliteStore {
@@ -99,7 +107,7 @@ fn report(line: &str) {
 
 #[tokio::test]
 async fn a_killed_process_loses_nothing_acknowledged() {
-    let backend = TempSqlite::fresh().await;
+    let backend = TempSqlite::new();
     let mut random = Seeded(7);
     for _ in 0..KILLS {
         let mut child = child("accept_and_project_for_ever", &backend.url());
@@ -146,7 +154,7 @@ async fn check_after_kill(backend: &TempSqlite, accepted: u64, projected: u64) {
         assert!(there > 0 || at > accepted, "batch {at} was acknowledged and is gone");
         assert!(rows.iter().flatten().all(|row| row.state == OperationState::Accepted));
     }
-    let links = store.case_links(NETWORK, &key(1), 0, u32::MAX).await.unwrap();
+    let links = store.case_links(NETWORK, TENANT, &key(1), 0, u32::MAX).await.unwrap();
     assert_eq!(links.len() as u64, height);
 }
 
@@ -162,7 +170,7 @@ async fn open_and_write() {
 #[tokio::test]
 async fn processes_starting_at_once_migrate_once() {
     for _ in 0..3 {
-        let backend = TempSqlite::fresh().await;
+        let backend = TempSqlite::new();
         let children: Vec<_> = (0..4).map(|_| child("open_and_write", &backend.url())).collect();
         let mut ids = Vec::new();
         for child in children {
@@ -178,7 +186,7 @@ async fn processes_starting_at_once_migrate_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn opening_at_once_in_one_process_works_too() {
-    let backend = TempSqlite::fresh().await;
+    let backend = TempSqlite::new();
     let opening: Vec<_> = (0..8)
         .map(|_| {
             let url = backend.url();
@@ -192,7 +200,7 @@ async fn opening_at_once_in_one_process_works_too() {
 
 #[tokio::test]
 async fn what_cannot_be_opened_is_said() {
-    let backend = TempSqlite::fresh().await;
+    let backend = TempSqlite::new();
     assert!(matches!(SqliteStore::open("postgres:chopmark").await, Err(OpenError::Url)));
     let missing = format!("sqlite:{}", backend.path("no/folder.db").display());
     assert!(matches!(SqliteStore::open(&missing).await, Err(OpenError::File { .. })));
@@ -206,7 +214,7 @@ async fn what_cannot_be_opened_is_said() {
 async fn only_the_owner_may_read_the_files() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let backend = TempSqlite::fresh().await;
+    let backend = TempSqlite::new();
     let store = backend.open().await;
     store.insert_accepted(vec![attempt(1, 1)]).await.unwrap();
     for entry in std::fs::read_dir(backend.folder.path()).unwrap() {
@@ -224,7 +232,7 @@ fn spoil(path: &Path) {
 
 #[tokio::test]
 async fn a_spoilt_file_is_broken_and_not_empty() {
-    let backend = TempSqlite::fresh().await;
+    let backend = TempSqlite::new();
     let store = backend.open().await;
     store.insert_accepted((0..500).map(|number| attempt(number, 1)).collect()).await.unwrap();
     drop(store);
@@ -233,7 +241,7 @@ async fn a_spoilt_file_is_broken_and_not_empty() {
     match SqliteStore::open(&backend.url()).await {
         Err(error) => assert!(!matches!(error, OpenError::Url), "{error}"),
         Ok(store) => {
-            assert!(is_broken(&store.find(NETWORK, &[key(1)]).await));
+            assert!(is_broken(&store.find(NETWORK, TENANT, &[key(1)]).await));
             assert!(is_broken(&store.tenant(NETWORK, TENANT).await));
             assert!(matches!(store.insert_accepted(vec![accepted(1)]).await, Err(PortError::Broken { .. })));
         }

@@ -122,20 +122,33 @@ impl<P: OperationStore> OperationStore for Faulty<Arc<P>> {
         self.fault.around(self.port.insert_accepted(rows)).await
     }
 
-    async fn find(&self, network: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
-        self.port.find(network, keys).await
+    async fn find(&self, network: &str, tenant: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
+        self.port.find(network, tenant, keys).await
     }
 
     async fn list(&self, query: ListQuery) -> PortResult<Vec<OperationRow>> {
         self.port.list(query).await
     }
 
-    async fn sealed_private(&self, network: &str, op: &Hash32, hash: &Hash32) -> PortResult<Option<Vec<u8>>> {
-        self.port.sealed_private(network, op, hash).await
+    async fn sealed_private(
+        &self,
+        network: &str,
+        tenant: &str,
+        op: &Hash32,
+        hash: &Hash32,
+    ) -> PortResult<Option<Vec<u8>>> {
+        self.port.sealed_private(network, tenant, op, hash).await
     }
 
-    async fn case_links(&self, network: &str, case: &ResourceKey, after: u64, limit: u32) -> PortResult<Vec<CaseLink>> {
-        self.port.case_links(network, case, after, limit).await
+    async fn case_links(
+        &self,
+        network: &str,
+        tenant: &str,
+        case: &ResourceKey,
+        after: u64,
+        limit: u32,
+    ) -> PortResult<Vec<CaseLink>> {
+        self.port.case_links(network, tenant, case, after, limit).await
     }
 }
 

@@ -129,7 +129,7 @@ impl OperationStore for MemoryStore {
         Ok(())
     }
 
-    async fn find(&self, _: &str, _: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
+    async fn find(&self, _: &str, _: &str, _: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
         absent()
     }
 
@@ -137,11 +137,11 @@ impl OperationStore for MemoryStore {
         absent()
     }
 
-    async fn sealed_private(&self, _: &str, _: &Hash32, _: &Hash32) -> PortResult<Option<Vec<u8>>> {
+    async fn sealed_private(&self, _: &str, _: &str, _: &Hash32, _: &Hash32) -> PortResult<Option<Vec<u8>>> {
         absent()
     }
 
-    async fn case_links(&self, _: &str, _: &ResourceKey, _: u64, _: u32) -> PortResult<Vec<CaseLink>> {
+    async fn case_links(&self, _: &str, _: &str, _: &ResourceKey, _: u64, _: u32) -> PortResult<Vec<CaseLink>> {
         absent()
     }
 }
