@@ -4,8 +4,8 @@
 # Usage: scripts/setup.sh [run|test|servers]
 set -euo pipefail
 
-# make and g++ build the Kafka client's C library; libssl-dev is its TLS.
-packages=(libsqlite3-dev libssl-dev make g++ pkg-config openssl curl jq coreutils)
+# make and g++ build the Kafka client's C library; libssl-dev is its TLS. libpq-dev is PostgreSQL's client.
+packages=(libsqlite3-dev libpq-dev libssl-dev make g++ pkg-config openssl curl jq coreutils)
 # Kafka's jars come from Maven.
 servers=(openjdk-17-jre-headless maven postgresql redis-server prometheus util-linux)
 case ${1:-run} in

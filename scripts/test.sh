@@ -26,12 +26,14 @@ step "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 step "dependencies: licences, sources, bans"
 scripts/deny.sh
-step "a real Kafka and a real Redis for the tests"
+step "a real Kafka, PostgreSQL and Redis for the tests"
 servers=$(mktemp -d /var/tmp/chopmark-test.XXXXXX)
+# PostgreSQL runs as a user of its own where this is root's.
+chmod 755 "$servers"
 trap 'deploy/native/servers.sh stop --data "$servers" && rm -rf "$servers"' EXIT
 # Ports below those that the system hands out; another run on this machine may have the first choice.
-deploy/native/servers.sh start --data "$servers" --port-base $((20000 + RANDOM % 100 * 100)) kafka redis ||
-    { rm "$servers/port-base" && deploy/native/servers.sh start --data "$servers" --port-base $((20000 + RANDOM % 100 * 100)) kafka redis; }
+deploy/native/servers.sh start --data "$servers" --port-base $((20000 + RANDOM % 100 * 100)) kafka postgres redis ||
+    { rm "$servers/port-base" && deploy/native/servers.sh start --data "$servers" --port-base $((20000 + RANDOM % 100 * 100)) kafka postgres redis; }
 export CHOPMARK_TEST_SERVERS=$servers
 step "tests"
 cargo test --workspace --locked

@@ -12,11 +12,13 @@
 
 mod failure;
 mod pool;
+mod postgres;
 mod row;
 mod rules;
 mod schema;
 mod sqlite;
 
+pub use postgres::{PostgresOpenError, PostgresRole, PostgresSettings, PostgresStore, UrlError};
 pub use sqlite::{OpenError, SqliteStore};
 
 /// Name of this port in errors.

@@ -1,7 +1,8 @@
 //! What every database back-end promises, sentence by sentence of the ports' documentation.
 //!
 //! The tests are generic; a back-end is one implementation of [`fixtures::Backend`] and one
-//! `contract!` line, and gets all of them. `sqlite` holds what only a file can show.
+//! `contract!` line, and gets all of them. `sqlite` holds what only a file can show,
+//! `postgres` what only a server can.
 
 #![expect(clippy::unwrap_used, reason = "what is called from a test only may fail it")]
 
@@ -9,6 +10,7 @@ mod fixtures;
 mod listing;
 mod model;
 mod operations;
+mod postgres;
 mod projection;
 mod sqlite;
 mod tenants;
@@ -81,3 +83,4 @@ macro_rules! contract {
 }
 
 contract!(on_sqlite: crate::sqlite::TempSqlite);
+contract!(on_postgres: crate::postgres::TempPostgres);

@@ -1,0 +1,3 @@
+DROP TABLE private_parts;
+DROP TABLE operations;
+DROP SEQUENCE operation_sequence;

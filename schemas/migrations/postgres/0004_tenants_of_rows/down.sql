@@ -1,0 +1,22 @@
+REVOKE ALL ON __diesel_schema_migrations FROM chopmark_app, chopmark_committer, chopmark_admin;
+REVOKE ALL ON tenants, api_keys, operations, private_parts, case_links, projection_cursors
+    FROM chopmark_app, chopmark_committer, chopmark_admin;
+REVOKE ALL ON SEQUENCE operation_sequence FROM chopmark_committer;
+DROP POLICY every_tenant ON api_keys;
+DROP POLICY every_tenant ON tenants;
+DROP POLICY every_tenant ON case_links;
+DROP POLICY every_tenant ON private_parts;
+DROP POLICY every_tenant ON operations;
+DROP POLICY one_key ON api_keys;
+DROP POLICY one_tenant ON tenants;
+DROP POLICY one_tenant ON case_links;
+DROP POLICY one_tenant ON private_parts;
+DROP POLICY one_tenant ON operations;
+ALTER TABLE case_links    DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE private_parts DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE operations    DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE api_keys      DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE tenants       DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+DROP FUNCTION acting_for;
+ALTER TABLE case_links DROP COLUMN tenant;
+ALTER TABLE private_parts DROP COLUMN tenant, DROP COLUMN network;

@@ -1,0 +1,169 @@
+//! PostgreSQL behind the ports.
+//!
+//! A process logs in as one role, and may do what that role's part of the work needs
+//! ([`PostgresRole`]); calls for others fail. Every call is one transaction on one of a few connections,
+//! and the reads of a gateway set the tenant that they act for in it, so that row-level security holds
+//! whatever a query says (ADR 0017). Every wait has a bound: a database that is away, full or stuck is an
+//! error of the port, and the next call finds its own way back.
+//!
+//! When a call returns `Ok`, its commit is on the server's disk.
+
+mod accept;
+mod connect;
+mod failure;
+mod migrate;
+mod project;
+mod read;
+mod scope;
+mod settings;
+mod tenants;
+
+use async_trait::async_trait;
+use chopmark_domain::{
+    id::ResourceKey,
+    ports::{OperationStore, PortResult, ProjectionStore, TenantStore},
+    record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
+    tenant::{ApiKeyRow, TenantRow},
+};
+use diesel::PgConnection;
+use ledger_core::hash::Hash32;
+use tokio::task::spawn_blocking;
+
+pub use self::{
+    connect::PostgresOpenError,
+    settings::{PostgresRole, PostgresSettings, UrlError},
+};
+use self::{scope::Scope, settings::DatabaseUrl};
+use crate::{failure::Failure, pool::Pool, rules::TRANSACTION_ROWS_MAX};
+
+/// The database of a production deployment: all three database ports, as far as its role reaches.
+#[derive(Debug, Clone)]
+pub struct PostgresStore {
+    pool: Pool<PostgresSettings>,
+}
+
+impl PostgresStore {
+    /// Opens a database that has been migrated. Refuses one of another version, a role that row-level
+    /// security does not bind or that is another process's, and a table on which it is not forced.
+    pub async fn open(settings: PostgresSettings) -> Result<Self, PostgresOpenError> {
+        let task = spawn_blocking(move || {
+            connect::check(&settings)?;
+            let connections = settings.connections.max(1);
+            Ok(Self { pool: Pool::new(settings, connections) })
+        });
+        task.await.map_err(|error| PostgresOpenError::Worker(error.to_string()))?
+    }
+
+    /// Applies the migrations that the database lacks and returns their versions: as `chopmark_owner`,
+    /// or as whoever may become it. All are applied or none; two at once wait for each other.
+    pub async fn migrate(url: &str) -> Result<Vec<String>, PostgresOpenError> {
+        let url = DatabaseUrl::parse(url)?;
+        let task = spawn_blocking(move || migrate::migrate(&url));
+        task.await.map_err(|error| PostgresOpenError::Worker(error.to_string()))?
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        scope: Scope,
+        work: impl Fn(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    ) -> PortResult<T> {
+        self.pool.run(move |connection| failure::transact(connection, &scope, work)).await
+    }
+}
+
+#[async_trait]
+impl OperationStore for PostgresStore {
+    /// Many rows take several transactions. Dying between two of them is harmless: the caller has
+    /// no answer yet and inserts all of them again.
+    async fn insert_accepted(&self, mut rows: Vec<AcceptedOperation>) -> PortResult<()> {
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows.len().min(TRANSACTION_ROWS_MAX));
+            self.run(Scope::Role, move |connection| accept::insert(connection, &rows)).await?;
+            rows = rest;
+        }
+        Ok(())
+    }
+
+    async fn find(&self, network: &str, tenant: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
+        let (scope, keys) = (Scope::tenant(network, tenant), keys.to_vec());
+        let (network, tenant) = (network.to_owned(), tenant.to_owned());
+        self.run(scope, move |connection| read::find(connection, &network, &tenant, &keys)).await
+    }
+
+    async fn list(&self, query: ListQuery) -> PortResult<Vec<OperationRow>> {
+        let scope = Scope::tenant(&query.network, &query.tenant);
+        self.run(scope, move |connection| read::list(connection, &query)).await
+    }
+
+    async fn sealed_private(
+        &self,
+        network: &str,
+        tenant: &str,
+        op: &Hash32,
+        operation_hash: &Hash32,
+    ) -> PortResult<Option<Vec<u8>>> {
+        let (scope, op, attempt) = (Scope::tenant(network, tenant), *op, *operation_hash);
+        let (network, tenant) = (network.to_owned(), tenant.to_owned());
+        self.run(scope, move |connection| read::sealed_private(connection, &network, &tenant, &op, &attempt)).await
+    }
+
+    async fn case_links(
+        &self,
+        network: &str,
+        tenant: &str,
+        case: &ResourceKey,
+        after: u64,
+        limit: u32,
+    ) -> PortResult<Vec<CaseLink>> {
+        let (scope, case) = (Scope::tenant(network, tenant), *case);
+        let (network, tenant) = (network.to_owned(), tenant.to_owned());
+        self.run(scope, move |connection| read::case_links(connection, &network, &tenant, &case, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl ProjectionStore for PostgresStore {
+    async fn cursor(&self, network: &str) -> PortResult<Option<ProjectionCursor>> {
+        let network = network.to_owned();
+        self.run(Scope::Role, move |connection| project::cursor(connection, &network)).await
+    }
+
+    async fn project(&self, block: ProjectedBlock) -> PortResult<bool> {
+        self.run(Scope::Role, move |connection| project::project(connection, &block)).await
+    }
+
+    async fn reset(&self, network: &str) -> PortResult<()> {
+        let network = network.to_owned();
+        let work = move |connection: &mut _| {
+            failure::transact(connection, &Scope::Role, |connection| project::reset(connection, &network))
+        };
+        self.pool.run_within(None, work).await
+    }
+}
+
+#[async_trait]
+impl TenantStore for PostgresStore {
+    async fn insert_tenant(&self, tenant: TenantRow) -> PortResult<bool> {
+        self.run(Scope::Role, move |connection| tenants::insert(connection, tenant.clone())).await
+    }
+
+    async fn tenant(&self, network: &str, id: &str) -> PortResult<Option<TenantRow>> {
+        let scope = Scope::tenant(network, id);
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.run(scope, move |connection| tenants::find(connection, &network, &id)).await
+    }
+
+    async fn insert_api_key(&self, key: ApiKeyRow) -> PortResult<()> {
+        self.run(Scope::Role, move |connection| tenants::insert_key(connection, key.clone())).await
+    }
+
+    async fn api_key(&self, hash: &Hash32) -> PortResult<Option<ApiKeyRow>> {
+        let hash = *hash;
+        self.run(Scope::ApiKey(hash), move |connection| tenants::find_key(connection, &hash)).await
+    }
+
+    async fn revoke_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
+        let id = id.to_owned();
+        self.run(Scope::Role, move |connection| tenants::revoke_key(connection, &id, at_ms)).await
+    }
+}
