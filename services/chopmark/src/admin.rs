@@ -10,10 +10,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use chopmark_domain::{auth::ApiKey, seal::KeyEncryptionKey};
 use chopmark_node::guard::Guard;
+use chopmark_store::PostgresStore;
 
 use crate::{
     adapters,
-    cli::{AdminCommand, GuardCommand, KeyCommand, KeyCreateArgs, SecretsArgs, TenantCommand, TenantCreateArgs},
+    cli::{AdminCommand, GuardCommand, KeyCommand, KeyCreateArgs, MigrateArgs, SecretsArgs, TenantCommand, TenantCreateArgs},
     config::{Configured, load_key},
     ledger::remote::RemoteReader,
     output::{Out, shown},
@@ -48,6 +49,16 @@ pub(crate) async fn run(command: AdminCommand) -> anyhow::Result<ExitCode> {
                 promise.size.0,
                 promise.height
             )?;
+            Ok(ExitCode::SUCCESS)
+        }
+        AdminCommand::Migrate(args) => {
+            let applied = PostgresStore::migrate(&database_url(args)?).await?;
+            let mut out = Out::lock();
+            if applied.is_empty() {
+                writeln!(out, "the database is at this program's version; nothing to do")?;
+            } else {
+                writeln!(out, "applied to the database: {}", applied.join(", "))?;
+            }
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -96,4 +107,11 @@ async fn create_key(args: KeyCreateArgs) -> anyhow::Result<ExitCode> {
     tenants::ensure_key(stores.tenants.as_ref(), &key, &hashing_key, &args.tenant, system::now_ms()).await?;
     writeln!(Out::lock(), "{}", key.reveal())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// It may hold a password, so that nothing ever prints it.
+fn database_url(args: MigrateArgs) -> anyhow::Result<String> {
+    let Some(file) = args.database_file else { return Ok(args.database.unwrap_or_default()) };
+    let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    Ok(text.trim().to_owned())
 }

@@ -660,6 +660,38 @@ pub(crate) enum AdminCommand {
     Key(KeyCommand),
     #[command(subcommand)]
     Guard(GuardCommand),
+    Migrate(MigrateArgs),
+}
+
+/// Brings a PostgreSQL database to the schema of this program
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "chopmark admin migrate --database-file F\n       \
+                      chopmark admin migrate --database URL",
+    long_about = "Applies the migrations that a PostgreSQL database lacks: all of them in one transaction, or none. \
+                  Two at once wait for each other. The roles have to be there (schemas/roles/postgres.sql), and \
+                  the URL has to log in as chopmark_owner or as somebody who may become it.\n\n\
+                  Migrate before you start a newer version of the other roles: they refuse a database that is \
+                  behind. The previous version goes on running on the new schema. SQLite migrates itself.",
+    after_long_help = "\
+Examples:
+  chopmark admin migrate --database-file /etc/chopmark/database-owner
+  chopmark admin migrate --database 'postgres://chopmark_owner@db.internal/chopmark?sslmode=verify-full'
+
+The URL is postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE, with libpq's parameters after a question mark. \
+Every user of a machine can read its command lines: a URL with a password belongs into a file. Without \
+sslmode=verify-full (and sslrootcert, where the authority is your own) the server is not authenticated.
+
+Exit status: 0 the database is at this program's version; 1 refused or failed, and nothing was changed."
+)]
+pub(crate) struct MigrateArgs {
+    /// URL of the database, without a password
+    #[arg(long, value_name = "URL", required_unless_present = "database_file", conflicts_with = "database_file")]
+    pub(crate) database: Option<String>,
+
+    /// File that holds the URL, and nothing else
+    #[arg(long, value_name = "F")]
+    pub(crate) database_file: Option<PathBuf>,
 }
 
 /// Draws the secrets that all gateways of a deployment share

@@ -23,7 +23,29 @@ fn every_command_has_help_with_examples() {
         assert!(ran.out.contains("Examples:") && ran.out.contains(&format!("chopmark {command}")), "{command}");
     }
     assert!(chopmark(["admin", "guard", "adopt", "--help"]).out.contains("fraud"));
+    assert!(chopmark(["admin", "migrate", "--help"]).out.contains("--database-file"));
     assert!(chopmark(["--help"]).out.contains("chopmark dev"));
+}
+
+/// What goes wrong is said without the URL: it may hold a password.
+#[test]
+fn migrate_never_shows_a_password() {
+    let file = folder("migrate_never_shows_a_password").join("database");
+    for (url, said) in [
+        ("postgres://owner:s3cret@127.0.0.1:1/chopmark", "connect to the database"),
+        ("postgres://owner:s3cr@et@127.0.0.1:1/chopmark", "%40"),
+        ("sqlite:s3cret.db", "postgres://USER"),
+    ] {
+        fs::write(&file, format!("{url}\n")).unwrap();
+        for by in [["--database-file", file.to_str().unwrap()], ["--database", url]] {
+            let ran = chopmark(["admin", "migrate", by[0], by[1]]);
+            assert_eq!(ran.code, 1, "{}", ran.err);
+            assert!(ran.err.contains(said), "{}", ran.err);
+            assert!(!ran.err.contains("s3cr") && !ran.out.contains("s3cr"), "{}{}", ran.err, ran.out);
+        }
+    }
+    assert_eq!(chopmark(["admin", "migrate"]).code, 64);
+    assert_eq!(chopmark(["admin", "migrate", "--database", "x", "--database-file", "y"]).code, 64);
 }
 
 #[test]
