@@ -134,7 +134,7 @@ async fn overlapping_writers_never_deadlock() {
                     match task % 3 {
                         0 => {}
                         1 => numbers.reverse(),
-                        _ => numbers.sort_by_key(|_| random.below(u64::MAX)),
+                        _ => numbers.sort_by_cached_key(|_| random.below(u64::MAX)),
                     }
                     // Attempts of all, and another request under every third key.
                     let row = |number: u64| {

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use chopmark_domain::{
-    ports::{OperationStore as _, ProjectionStore as _},
+    ports::OperationStore as _,
     record::{AcceptedOperation, SealedPrivate},
 };
 

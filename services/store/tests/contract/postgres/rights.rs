@@ -53,7 +53,7 @@ async fn filled(database: &Database) -> ThreeRoles {
 /// Rows of `table` that a transaction sees after `settings`.
 fn seen(connection: &mut PgConnection, settings: &str, table: &str) -> QueryResult<i64> {
     connection.batch_execute("ROLLBACK; BEGIN")?;
-    connection.batch_execute(settings)?;
+    connection.batch_execute(&format!("SELECT 1; {settings}"))?;
     count(connection, &format!("SELECT count(*) AS count FROM {table}"))
 }
 

@@ -65,7 +65,7 @@ const ROWS: [&str; 4] = [
      SELECT sequence, operation_hash, 'x', 1 FROM operations;",
     "INSERT INTO projection_cursors VALUES ('sandbox', 1, decode(repeat('00', 32), 'hex'), 1);
      INSERT INTO case_links SELECT 'sandbox', key, 1, key, 1, op, op, 1 FROM operations WHERE tenant = 'ten_second';",
-    "",
+    "SELECT",
 ];
 
 #[tokio::test]
