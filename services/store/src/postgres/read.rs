@@ -31,7 +31,9 @@ pub(super) fn find(
     keys: &[ResourceKey],
 ) -> Result<Vec<Option<OperationRow>>, Failure> {
     let records: Vec<OperationRecord> = operations::table
-        .filter(operations::network.eq(network).and(operations::tenant.eq(tenant)))
+        .filter(operations::network.eq(network))
+        // No condition for an index: a key leads to one row, a tenant's index to all of its rows.
+        .filter(operations::tenant.is_not_distinct_from(tenant))
         .filter(operations::key.eq_any(keys.iter().map(|key| &key.0[..]).collect::<Vec<_>>()))
         .select(OperationRecord::as_select())
         .load(connection)?;
@@ -109,7 +111,7 @@ pub(super) fn sealed_private(
     let sealed = operations::table
         .inner_join(private_parts::table)
         .filter(operations::network.eq(network).and(operations::key.eq(&key.0[..])))
-        .filter(operations::op.eq(&op.0[..]).and(operations::tenant.eq(tenant)))
+        .filter(operations::op.eq(&op.0[..]).and(operations::tenant.is_not_distinct_from(tenant)))
         .filter(private_parts::operation_hash.eq(&operation_hash.0[..]))
         .filter(private_parts::tenant.eq(tenant))
         .select(private_parts::sealed)
