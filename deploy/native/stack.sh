@@ -52,7 +52,7 @@ launch() {
     local role=$1
     case $role in
     node-*) set -- node --data "$dir/net/${role#node-}.localhost" ;;
-    *) set -- "${role%-*}" --config "$dir/chopmark-${role#*-}.toml" ;;
+    *) set -- "${role%-*}" --config "$dir/$role.toml" ;;
     esac
     running "$role" && return
     setsid "$chopmark" "$@" --log-format json >>"$dir/$role.log" 2>&1 </dev/null &
@@ -86,9 +86,19 @@ wait_for() {
     done
 }
 
-database() { echo "sqlite:$dir/chopmark.db"; }
+# URL of the database for a role of it (docs/adr/0017-postgresql.md).
+database() { echo "postgres://chopmark_$1@127.0.0.1:$(port 32)/chopmark"; }
 
-migrate() { :; }
+# The roles and the schema, as far as they are not there.
+migrate() {
+    local as
+    as="postgres://postgres@127.0.0.1:$(port 32)/postgres"
+    psql --quiet --set ON_ERROR_STOP=1 --file "$here/../../schemas/roles/postgres.sql" "$as" >>"$dir/init.log"
+    if [ -z "$(psql --quiet --tuples-only --command "SELECT 1 FROM pg_database WHERE datname = 'chopmark'" "$as")" ]; then
+        createdb --maintenance-db "$as" --owner chopmark_owner --template template0 --encoding UTF8 chopmark
+    fi
+    "$chopmark" admin migrate --database "$(database owner)" >>"$dir/init.log"
+}
 
 port() { echo $((base + $1)); }
 
@@ -110,12 +120,28 @@ prepare() {
     for number in 0 1; do
         # Gateways begin with different nodes, so that each node is asked.
         [ "$number" = 0 ] || nodes=("${nodes[@]:2}" "${nodes[@]:0:2}")
-        local listed
-        listed=$(IFS=,; echo "${nodes[*]}")
-        cat >"$dir/chopmark-$number.toml" <<END
+        configure "gateway-$number" app "$(IFS=,; echo "${nodes[*]}")" <<END
+[gateway]
+listen = "127.0.0.1:$(port $((10 + number)))"
+internal = "127.0.0.1:$(port $((12 + number)))"
+originals = "originals"
+END
+        configure "committer-$number" committer "$(IFS=,; echo "${nodes[*]}")" <<END
+[committer]
+internal = "127.0.0.1:$(port $((14 + number)))"
+END
+    done
+    configure admin admin "$(IFS=,; echo "${nodes[*]}")" </dev/null
+}
+
+# configure NAME DATABASE-ROLE NODES: the configuration of one process; its own table comes from
+# standard input. Each has a file, because each has a role of its own in the database.
+configure() {
+    {
+        cat <<END
 [ledger]
 genesis = "net/operator.localhost/node/genesis.json"
-nodes = [${listed//,/, }]
+nodes = [${3//,/, }]
 submitter_key_file = "net/operator.localhost/keys/submitter.pem"
 
 [kafka]
@@ -127,7 +153,7 @@ create_topics = true
 session_timeout_ms = 6000
 
 [database]
-url = "$(database)"
+url = "$(database "$2")"
 
 [cache]
 url = "$REDIS"
@@ -137,15 +163,9 @@ key_encryption_key_file = "secrets/kek.key"
 ids_key_file = "secrets/ids.key"
 api_keys_key_file = "secrets/api-keys.key"
 
-[gateway]
-listen = "127.0.0.1:$(port $((10 + number)))"
-internal = "127.0.0.1:$(port $((12 + number)))"
-originals = "originals"
-
-[committer]
-internal = "127.0.0.1:$(port $((14 + number)))"
 END
-    done
+        cat
+    } >"$dir/$1.toml"
 }
 
 start() {
@@ -168,7 +188,7 @@ start() {
     migrate
     for member in "${members[@]}"; do launch "node-$member"; done
     for member in "${members[@]}"; do wait_for "node-$member"; done
-    local config="$dir/chopmark-0.toml"
+    local config="$dir/admin.toml"
     if [ ! -s "$dir/api.key" ]; then
         # Here all members are on one machine; elsewhere each approves on its own.
         for member in "${members[@]}"; do approvals+=(--approve-with "$dir/net/$member.localhost/keys/governance.pem"); done

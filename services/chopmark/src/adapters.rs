@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use chopmark_cache::{MemoryCache, RedisCache};
 use chopmark_domain::ports::{IdempotencyCache, OperationStore, ProjectionStore, TenantStore};
 use chopmark_queue::KafkaQueue;
-use chopmark_store::SqliteStore;
+use chopmark_store::{PostgresRole, PostgresSettings, PostgresStore, SqliteStore};
 use ledger_core::Hash32;
 
 use crate::config::Configured;
@@ -26,12 +26,16 @@ impl Stores {
     }
 }
 
-/// Opens the database.
-pub(crate) async fn database(configured: &Configured) -> anyhow::Result<Stores> {
+/// Opens the database for one kind of process: in PostgreSQL each logs in as the role of its work.
+pub(crate) async fn database(configured: &Configured, role: PostgresRole) -> anyhow::Result<Stores> {
     let url = configured.database()?;
     match scheme(&url) {
+        "postgres" | "postgresql" => {
+            let settings = PostgresSettings::new(&url, role).context("database.url")?;
+            Ok(Stores::of(PostgresStore::open(settings).await?))
+        }
         "sqlite" => Ok(Stores::of(SqliteStore::open(&url).await?)),
-        other => bail!("database.url begins with {other}: and not with sqlite:"),
+        other => bail!("database.url begins with {other}: and not with postgres: or sqlite:"),
     }
 }
 

@@ -10,11 +10,14 @@ use std::{
 use anyhow::{Context as _, bail};
 use chopmark_domain::{auth::ApiKey, seal::KeyEncryptionKey};
 use chopmark_node::guard::Guard;
-use chopmark_store::PostgresStore;
+use chopmark_store::{PostgresRole, PostgresStore};
 
 use crate::{
     adapters,
-    cli::{AdminCommand, GuardCommand, KeyCommand, KeyCreateArgs, MigrateArgs, SecretsArgs, TenantCommand, TenantCreateArgs},
+    cli::{
+        AdminCommand, GuardCommand, KeyCommand, KeyCreateArgs, MigrateArgs, SecretsArgs, TenantCommand,
+        TenantCreateArgs,
+    },
     config::{Configured, load_key},
     ledger::remote::RemoteReader,
     output::{Out, shown},
@@ -86,7 +89,7 @@ async fn create_tenant(args: TenantCreateArgs) -> anyhow::Result<ExitCode> {
     let (genesis, submitter) = (configured.genesis()?, configured.submitter()?);
     let governance = args.approve_with.iter().map(|path| load_key(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let kek = KeyEncryptionKey::new(configured.secrets()?.key_encryption_key);
-    let (network, stores) = (genesis.network.as_str(), adapters::database(&configured).await?);
+    let (network, stores) = (genesis.network.as_str(), adapters::database(&configured, PostgresRole::Admin).await?);
     let ledger = RemoteReader::new(&configured.config.ledger.nodes, genesis)?.writer(submitter);
     // The database first: no entry of a tenant whose secret is not kept.
     tenants::insert(stores.tenants.as_ref(), &kek, &System, &args.tenant, network, system::now_ms()).await?;
@@ -98,7 +101,7 @@ async fn create_tenant(args: TenantCreateArgs) -> anyhow::Result<ExitCode> {
 async fn create_key(args: KeyCreateArgs) -> anyhow::Result<ExitCode> {
     let configured = Configured::read(&args.config)?;
     let network = configured.genesis()?.network.as_str();
-    let stores = adapters::database(&configured).await?;
+    let stores = adapters::database(&configured, PostgresRole::Admin).await?;
     if stores.tenants.tenant(network, &args.tenant).await?.is_none() {
         bail!("{} is not a tenant of {network}: run `chopmark admin tenant create` first", args.tenant);
     }

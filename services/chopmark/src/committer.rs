@@ -6,6 +6,7 @@ use std::{net::TcpListener, process::ExitCode, sync::Arc};
 use actix_web::{App, HttpResponse, HttpServer, web};
 use anyhow::Context as _;
 use chopmark_committer::{ProjectConfig, ProjectLoop, SubmitConfig, SubmitLoop, SubmitPorts};
+use chopmark_store::PostgresRole;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,7 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
     let network = genesis.network;
     let internal = TcpListener::bind(section.internal).with_context(|| format!("listen on {}", section.internal))?;
     let signals = Signals::listen()?;
-    let stores = adapters::database(&configured).await?;
+    let stores = adapters::database(&configured, PostgresRole::Committer).await?;
     let queue = adapters::queue(&configured, network.as_str()).await?;
     let reader = RemoteReader::new(&configured.config.ledger.nodes, genesis.clone())?;
     let ports = SubmitPorts {

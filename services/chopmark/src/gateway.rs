@@ -6,6 +6,7 @@ use std::{net::TcpListener, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use chopmark_domain::{Ports, Services, Settings, id::IdIssuer, seal::KeyEncryptionKey};
 use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
+use chopmark_store::PostgresRole;
 
 use crate::{
     adapters, cli::RoleArgs, config::Configured, ledger::remote::RemoteReader, signals::Signals, system::System,
@@ -24,7 +25,7 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
     let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
     let (public, internal) = (bind(section.listen)?, bind(section.internal)?);
     let mut signals = Signals::listen()?;
-    let stores = adapters::database(&configured).await?;
+    let stores = adapters::database(&configured, PostgresRole::Gateway).await?;
     let random = Arc::new(System);
     let originals = match configured.originals(section) {
         Some(folder) => {
