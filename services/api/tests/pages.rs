@@ -205,7 +205,8 @@ fn example_problem(code: ProblemCode) -> Problem {
         | C::ApiKeyUnknown
         | C::ApiKeyExpired
         | C::ApiKeyRevoked
-        | C::ApiKeyWrongNetwork => Problem::header(fault, "Authorization"),
+        | C::ApiKeyWrongNetwork
+        | C::ApiKeyAddressNotAllowed => Problem::header(fault, "Authorization"),
         C::ApiKeyScopeMissing => Problem::header(fault.with("scope", Arg::Name("evidence:write")), "Authorization"),
         C::IdempotencyKeyMissing | C::IdempotencyConflict => Problem::header(fault, "Idempotency-Key"),
         C::IdempotencyKeyInvalid | C::IdempotencyKeyTooLong => {

@@ -1,9 +1,11 @@
-//! The cache behind its port: hot idempotency answers, in memory or in Redis.
+//! The cache and the quotas behind their ports, in memory or in Redis: hot idempotency answers, rates and
+//! daily quotas of tenants.
 //!
 //! A cache may forget anything at any time. What it must never do is give two requests the same
 //! operation id while it remembers: claims are atomic per id.
 
 mod generations;
+mod quotas;
 mod redis;
 
 use std::{
@@ -16,7 +18,10 @@ use chopmark_domain::ports::{Claim, IdempotencyCache, PortResult};
 use ledger_core::hash::Hash32;
 
 use self::generations::{Generations, Known};
-pub use self::redis::{RedisCache, RedisUrlError, describe_metrics};
+pub use self::{
+    quotas::MemoryQuotas,
+    redis::{RedisCache, RedisQuotas, RedisUrlError, describe_metrics},
+};
 
 /// Operation ids remembered: 2 generations × 16 shards × 28 672 (7/8 of 2^15, what a hash table of
 /// that many slots holds). 66 bytes a slot: 69 MB when full, the newest four seconds or so at the

@@ -13,31 +13,19 @@
 //! All keys of a ledger hash to one slot of a cluster (the braces), as the scripts need it. The chain id
 //! keeps a Redis that outlived its ledger from vouching for anything of the next one.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+mod quotas;
+mod server;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chopmark_domain::ports::{Claim, IdempotencyCache, PortResult};
 use ledger_core::hash::Hash32;
-use redis::{
-    Client, FromRedisValue, IntoConnectionInfo as _, RedisError, Script,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use thiserror::Error;
+use redis::{FromRedisValue, Script};
 
+use self::server::Server;
+pub use self::{quotas::RedisQuotas, server::RedisUrlError};
 use crate::TIME_TO_LIVE;
-
-/// Longest wait for an answer: many times what Redis takes, and little beside a commit.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(100);
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// After a failure nobody asks for this long, so that not every request waits in vain.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers for each key: 0 unsettled, 1 durable, 2 conflict. Claims what nobody holds.
 const CLAIM: &str = r"
@@ -65,28 +53,13 @@ for i, key in ipairs(KEYS) do
 end
 return #KEYS";
 
-/// A URL that names no Redis. It may hold a password and is not repeated.
-#[derive(Debug, Error)]
-#[error("not a URL of a Redis server, redis://HOST:PORT or rediss://HOST:PORT: {0}")]
-pub struct RedisUrlError(String);
-
 /// An idempotency cache in Redis.
 #[derive(Clone)]
 pub struct RedisCache {
-    connection: ConnectionManager,
-    prefix: Arc<[u8]>,
+    server: Server,
     time_to_live: Duration,
     claim: Script,
     settle: Script,
-    outage: Arc<Outage>,
-}
-
-/// What is known of a server that does not answer.
-struct Outage {
-    since: Instant,
-    /// Until when nobody asks, in milliseconds after `since`.
-    pause_ends: AtomicU64,
-    is_away: AtomicBool,
 }
 
 impl RedisCache {
@@ -106,79 +79,22 @@ impl RedisCache {
     ///
     /// As [`Self::new`].
     pub fn with_time_to_live(url: &str, chain: &Hash32, time_to_live: Duration) -> Result<Self, RedisUrlError> {
-        // Its text names what is wrong and not the URL.
-        let refused = |error: RedisError| RedisUrlError(error.category().to_owned());
-        let client = Client::open(url.into_connection_info().map_err(refused)?).map_err(refused)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT))
-            // The pause below is the only one.
-            .set_number_of_retries(0);
         Ok(Self {
-            connection: ConnectionManager::new_lazy_with_config(client, config).map_err(refused)?,
-            prefix: format!("chopmark:{{{chain}}}:").into_bytes().into(),
+            server: Server::new(url, chain)?,
             time_to_live,
             claim: Script::new(CLAIM),
             settle: Script::new(SETTLE),
-            outage: Arc::new(Outage {
-                since: Instant::now(),
-                pause_ends: AtomicU64::new(0),
-                is_away: AtomicBool::new(false),
-            }),
         })
     }
 
     /// Runs a script over all keys at once. `None`: Redis is of no use at present.
     async fn run<T: FromRedisValue>(&self, script: &Script, keys: &[(Hash32, Hash32)]) -> Option<T> {
-        if self.outage.is_paused() {
-            return None;
-        }
         let mut call = script.prepare_invoke();
         call.arg(u64::try_from(self.time_to_live.as_millis()).unwrap_or(u64::MAX));
         for (id, request) in keys {
-            call.key([&self.prefix[..], &id.0].concat()).arg(&request.0);
+            call.key(self.server.key(&id.0)).arg(&request.0);
         }
-        let mut connection = self.connection.clone();
-        // The bounds of the connection cover one exchange each; this one covers the call.
-        let answer = tokio::time::timeout(CONNECT_TIMEOUT + ANSWER_TIMEOUT, call.invoke_async(&mut connection)).await;
-        match answer {
-            Ok(Ok(answer)) => {
-                self.outage.ended();
-                Some(answer)
-            }
-            Ok(Err(error)) => {
-                self.outage.began(&error.to_string());
-                None
-            }
-            Err(_) => {
-                self.outage.began("no answer in time");
-                None
-            }
-        }
-    }
-}
-
-impl Outage {
-    fn now(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn is_paused(&self) -> bool {
-        self.now() < self.pause_ends.load(Ordering::Relaxed)
-    }
-
-    fn began(&self, reason: &str) {
-        metrics::counter!("chopmark_cache_failures_total").increment(1);
-        self.pause_ends.store(self.now() + u64::try_from(PAUSE.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        if !self.is_away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(reason, "the cache is away; requests are looked up in the database meanwhile");
-        }
-    }
-
-    fn ended(&self) {
-        if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
-            tracing::info!("the cache is back");
-        }
+        self.server.run(&call).await
     }
 }
 

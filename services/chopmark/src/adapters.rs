@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use chopmark_cache::{MemoryCache, RedisCache};
-use chopmark_domain::ports::{IdempotencyCache, OperationStore, ProjectionStore, TenantStore};
+use chopmark_cache::{MemoryCache, MemoryQuotas, RedisCache, RedisQuotas};
+use chopmark_domain::{
+    ports::{IdempotencyCache, OperationStore, ProjectionStore, TenantAdmin},
+    quota::Quotas,
+};
 use chopmark_queue::KafkaQueue;
 use chopmark_store::{PostgresRole, PostgresSettings, PostgresStore, SqliteStore};
 use ledger_core::Hash32;
@@ -16,11 +19,11 @@ use crate::config::Configured;
 pub(crate) struct Stores {
     pub(crate) operations: Arc<dyn OperationStore>,
     pub(crate) projection: Arc<dyn ProjectionStore>,
-    pub(crate) tenants: Arc<dyn TenantStore>,
+    pub(crate) tenants: Arc<dyn TenantAdmin>,
 }
 
 impl Stores {
-    fn of<S: OperationStore + ProjectionStore + TenantStore + 'static>(store: S) -> Self {
+    fn of<S: OperationStore + ProjectionStore + TenantAdmin + 'static>(store: S) -> Self {
         let store = Arc::new(store);
         Self { operations: store.clone(), projection: store.clone(), tenants: store }
     }
@@ -39,12 +42,21 @@ pub(crate) async fn database(configured: &Configured, role: PostgresRole) -> any
     }
 }
 
+/// What gateways share besides the database: idempotency answers, and what tenants have used.
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<dyn IdempotencyCache>,
+    pub(crate) quotas: Arc<dyn Quotas>,
+}
+
 /// Opens the cache.
-pub(crate) fn cache(configured: &Configured, chain: &Hash32) -> anyhow::Result<Arc<dyn IdempotencyCache>> {
+pub(crate) fn cache(configured: &Configured, chain: &Hash32) -> anyhow::Result<Shared> {
     let url = configured.cache()?;
     match scheme(&url) {
-        "memory" => Ok(Arc::new(MemoryCache::default())),
-        "redis" | "rediss" => Ok(Arc::new(RedisCache::new(&url, chain).context("cache.url")?)),
+        "memory" => Ok(Shared { cache: Arc::new(MemoryCache::default()), quotas: Arc::new(MemoryQuotas::default()) }),
+        "redis" | "rediss" => {
+            let cache = Arc::new(RedisCache::new(&url, chain).context("cache.url")?);
+            Ok(Shared { cache, quotas: Arc::new(RedisQuotas::new(&url, chain).context("cache.url")?) })
+        }
         other => bail!("cache.url begins with {other}: and not with redis:, rediss: or memory:"),
     }
 }

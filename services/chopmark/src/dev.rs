@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use chopmark_cache::MemoryCache;
+use chopmark_cache::{MemoryCache, MemoryQuotas};
 use chopmark_committer::{ProjectConfig, ProjectLoop, SubmitConfig, SubmitLoop, SubmitPorts};
 use chopmark_domain::{
     Ports, Services, Settings, auth::ApiKey, id::IdIssuer, ports::TenantStore as _, seal::KeyEncryptionKey,
@@ -116,6 +116,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let ports = Ports {
         queue: Arc::new(queue.clone()),
         cache: Arc::new(MemoryCache::default()),
+        quotas: Arc::new(MemoryQuotas::default()),
         store: store.clone(),
         projection: store.clone(),
         tenants: store.clone(),

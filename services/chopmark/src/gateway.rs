@@ -34,9 +34,11 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
+    let adapters::Shared { cache, quotas } = adapters::cache(&configured, &chain)?;
     let ports = Ports {
         queue: Arc::new(adapters::queue(&configured, network).await?),
-        cache: adapters::cache(&configured, &chain)?,
+        cache,
+        quotas,
         store: stores.operations,
         projection: stores.projection,
         tenants: stores.tenants,

@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail};
 use chopmark_domain::{
     auth::ApiKey,
     ports::{LedgerWriter, Random, SubmitResult, TenantStore},
+    quota::Limits,
     seal::KeyEncryptionKey,
     tenant::{ApiKeyRow, Scope, TENANT_SECRET_BYTES, TenantRow},
 };
@@ -81,6 +82,7 @@ pub(crate) async fn insert(
         network: network.to_owned(),
         wrapped_secret: kek.wrap(tenant, &secret, random)?,
         active: true,
+        limits: Limits::default(),
         created_at: now_ms,
     };
     // Somebody else may have inserted it meanwhile; then theirs stands.
@@ -106,6 +108,7 @@ pub(crate) async fn ensure_key(
         tenant: tenant.to_owned(),
         network: key.network().to_owned(),
         scopes: vec![Scope::Read, Scope::Write],
+        allowed: Vec::new(),
         created_at: now_ms,
         expires_at: None,
         revoked_at: None,

@@ -15,7 +15,7 @@ use std::{
 };
 
 use chopmark_api::{Problem, ProblemCode, case::CaseRequest, evidence::EvidenceRequest};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use ledger_core::{
     commitment::{self, EvidenceOpening},
     digests::Digests,
@@ -30,10 +30,12 @@ use crate::{
     failure,
     id::ResourceKey,
     message::QueueMessage,
-    ports::{Claim, IdempotencyCache, OperationStore, PortResult, Queue, Random},
+    ports::{Claim, Clock, IdempotencyCache, OperationStore, PortResult, Queue, Random},
     private::{PrivateDocument, PrivatePart},
+    quota::{Quotas, day_of},
     record::{OperationRow, OperationState},
     seal,
+    services::Ports,
     tenant::Tenant,
 };
 
@@ -108,6 +110,8 @@ pub struct Acceptor {
     cache: Arc<dyn IdempotencyCache>,
     store: Arc<dyn OperationStore>,
     random: Arc<dyn Random>,
+    quotas: Arc<dyn Quotas>,
+    clock: Arc<dyn Clock>,
     queue_well: AtomicBool,
     lane: Mutex<Lane>,
 }
@@ -121,15 +125,10 @@ struct Lane {
 impl Acceptor {
     /// An acceptor for one network, whose operations name `chain`.
     #[must_use]
-    pub fn new(
-        network: String,
-        chain: Hash32,
-        queue: Arc<dyn Queue>,
-        cache: Arc<dyn IdempotencyCache>,
-        store: Arc<dyn OperationStore>,
-        random: Arc<dyn Random>,
-    ) -> Self {
-        Self { network, chain, queue, cache, store, random, queue_well: AtomicBool::new(true), lane: Mutex::default() }
+    pub fn new(network: String, chain: Hash32, ports: &Ports) -> Self {
+        let Ports { queue, cache, store, random, quotas, clock, .. } = ports.clone();
+        let (queue_well, lane) = (AtomicBool::new(true), Mutex::default());
+        Self { network, chain, queue, cache, store, random, quotas, clock, queue_well, lane }
     }
 
     /// Whether the last publication succeeded.
@@ -196,14 +195,21 @@ impl Acceptor {
             Ok(rows) => rows.into_iter(),
             Err(error) => return vec![Err(failure::port(&error)); drafts.len()],
         };
+        let decisions: Vec<_> = drafts
+            .iter()
+            .zip(claims)
+            .map(|(draft, claim)| decide(draft, claim, rows.next().flatten().as_ref()))
+            .collect();
+        let mut allowances = self.allowances(&drafts, &decisions).await;
         let mut answers = Vec::with_capacity(drafts.len());
         let mut messages = Vec::with_capacity(drafts.len());
         let mut fresh = Vec::with_capacity(drafts.len());
-        for (draft, claim) in drafts.into_iter().zip(claims) {
+        for (draft, decision) in drafts.into_iter().zip(decisions) {
             let (key, request) = (draft.key, draft.request);
-            answers.push(match decide(&draft, claim, rows.next().flatten().as_ref()) {
+            answers.push(match decision {
                 Decision::Known(state) => Ok(Accepted { key, request, state }),
                 Decision::Conflict => Err(conflict()),
+                Decision::Publish if !allowances.take(draft.tenant.id()) => Err(allowances.used_up()),
                 Decision::Publish => self.message(draft).map(|message| {
                     messages.push(message);
                     fresh.push(answers.len());
@@ -233,6 +239,22 @@ impl Acceptor {
             rows[at] = row;
         }
         Ok(rows)
+    }
+
+    /// Counts what is about to be published against its tenants' quotas of the day. What fails afterwards
+    /// stays counted; what is known already costs nothing.
+    async fn allowances(&self, drafts: &[Draft], decisions: &[Decision]) -> Allowances {
+        let mut wanted: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (draft, decision) in drafts.iter().zip(decisions) {
+            if let (Decision::Publish, Some(limit)) = (decision, draft.tenant.limits().records_per_day) {
+                wanted.entry(draft.tenant.id()).or_insert((0, limit)).0 += 1;
+            }
+        }
+        let (day, rest_s) = day_of(self.clock.now_ms());
+        let counts = wanted.into_iter().map(|(tenant, (records, limit))| async move {
+            (tenant.to_owned(), self.quotas.records(tenant, day, records, limit).await)
+        });
+        Allowances { left: join_all(counts).await.into_iter().collect(), rest_s }
     }
 
     /// A cache that fails or answers nonsense costs a look-up, no more.
@@ -363,6 +385,30 @@ impl Drop for Running<'_> {
         if !self.ended {
             self.lane.lock().running -= 1;
         }
+    }
+}
+
+/// How many records of tenants with a quota may still be published, out of one slice.
+struct Allowances {
+    left: HashMap<String, u64>,
+    /// Seconds until the next day.
+    rest_s: u32,
+}
+
+impl Allowances {
+    fn take(&mut self, tenant: &str) -> bool {
+        match self.left.get_mut(tenant) {
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn used_up(&self) -> Problem {
+        Problem::from(ProblemCode::QuotaExceeded).retry_after_s(self.rest_s)
     }
 }
 

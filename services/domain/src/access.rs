@@ -1,6 +1,6 @@
 //! Who is calling: from the text of an API key to a tenant with its secrets opened.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use chopmark_api::{
     Problem, ProblemCode,
@@ -38,6 +38,15 @@ impl Caller {
     #[must_use]
     pub fn key_id(&self) -> &str {
         &self.key.id
+    }
+
+    /// Refuses a caller whose key may not be used from this address.
+    pub fn require_address(&self, address: IpAddr) -> Result<(), Problem> {
+        if self.key.allows(address) {
+            Ok(())
+        } else {
+            Err(Problem::header(ProblemCode::ApiKeyAddressNotAllowed, "Authorization"))
+        }
     }
 
     /// Refuses a caller whose key lacks the scope, or who may not write at present.

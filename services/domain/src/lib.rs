@@ -16,6 +16,7 @@ pub mod message;
 pub mod notarize;
 pub mod ports;
 pub mod proof;
+pub mod quota;
 pub mod read;
 pub mod record;
 pub mod seal;

@@ -19,6 +19,7 @@ use thiserror::Error;
 use crate::{
     id::ResourceKey,
     message::QueueMessage,
+    quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     tenant::{ApiKeyRow, TenantRow},
 };
@@ -224,6 +225,26 @@ pub trait TenantStore: Send + Sync {
 
     /// Revokes a key by its id; `false` if there is none.
     async fn revoke_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool>;
+}
+
+/// What only an administrator does with tenants and keys. Gateways believe what they looked up for a few
+/// seconds ([`crate::access::KEY_CACHE_TTL`]).
+#[async_trait]
+pub trait TenantAdmin: TenantStore {
+    /// All tenants of a network, by id.
+    async fn tenants(&self, network: &str) -> PortResult<Vec<TenantRow>>;
+
+    /// Lets a tenant write, or not; `false` if there is none.
+    async fn set_tenant_active(&self, network: &str, id: &str, active: bool) -> PortResult<bool>;
+
+    /// Replaces what a tenant may use; `false` if there is none.
+    async fn set_tenant_limits(&self, network: &str, id: &str, limits: Limits) -> PortResult<bool>;
+
+    /// All keys of a tenant, the oldest first.
+    async fn api_keys(&self, network: &str, tenant: &str) -> PortResult<Vec<ApiKeyRow>>;
+
+    /// Lets a key end at a time, or at the time that it had if that is earlier; `false` if there is none.
+    async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool>;
 }
 
 /// How a submitted operation ended.

@@ -15,6 +15,7 @@ use crate::{
         Clock, IdempotencyCache, LedgerReader, OperationStore, OriginalStore, ProjectionStore, Queue, Random,
         TenantStore,
     },
+    quota::Quotas,
     read::Records,
     seal::KeyEncryptionKey,
     waiting::CommitWatch,
@@ -32,6 +33,7 @@ pub struct Ports {
     pub ledger: Arc<dyn LedgerReader>,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
+    pub quotas: Arc<dyn Quotas>,
     /// `None`: originals are not kept here.
     pub originals: Option<Arc<dyn OriginalStore>>,
 }
@@ -88,8 +90,8 @@ impl Services {
     #[must_use]
     pub fn new(ports: Ports, settings: Settings) -> Self {
         let Settings { network, chain, ids, kek, api_key_hashing_key, key_cache_ttl } = settings;
-        let Ports { queue, cache, store, projection, tenants, ledger, clock, random, originals } = ports.clone();
-        let acceptor = Acceptor::new(network.clone(), chain, queue, cache, Arc::clone(&store), random);
+        let acceptor = Acceptor::new(network.clone(), chain, &ports);
+        let Ports { store, projection, tenants, ledger, clock, originals, .. } = ports.clone();
         let watch = CommitWatch::new(network.clone(), Arc::clone(&store), projection);
         Self {
             access: Access::new(tenants, clock, kek, &api_key_hashing_key, network.clone(), key_cache_ttl),

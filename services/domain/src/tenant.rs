@@ -1,9 +1,15 @@
 //! Tenants and API keys as stored, and a tenant with its secrets opened.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use ledger_core::hash::Hash32;
 use zeroize::Zeroizing;
 
-use crate::seal::{KeyEncryptionKey, KeyedHasher, SealError, keyed_hash};
+use crate::{
+    quota::Limits,
+    seal::{KeyEncryptionKey, KeyedHasher, SealError, keyed_hash},
+};
 
 /// Length of a tenant's secret.
 pub const TENANT_SECRET_BYTES: usize = 32;
@@ -17,8 +23,10 @@ pub struct TenantRow {
     pub network: String,
     /// The tenant's secret, wrapped by the key-encryption key.
     pub wrapped_secret: Vec<u8>,
-    /// Whether it may call the API.
+    /// Whether it may write.
     pub active: bool,
+    /// What it may use.
+    pub limits: Limits,
     /// Unix ms.
     pub created_at: u64,
 }
@@ -36,12 +44,22 @@ pub struct ApiKeyRow {
     pub network: String,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// Where it may be used from; empty: from anywhere.
+    pub allowed: Vec<IpNet>,
     /// Unix ms.
     pub created_at: u64,
     /// Unix ms; `None` never.
     pub expires_at: Option<u64>,
     /// Unix ms.
     pub revoked_at: Option<u64>,
+}
+
+impl ApiKeyRow {
+    /// Whether the key may be used from an address. One of IPv4 that is written as IPv6 is that of IPv4.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allowed.is_empty() || self.allowed.iter().any(|network| network.contains(&address.to_canonical()))
+    }
 }
 
 /// What an API key may do.
@@ -76,6 +94,7 @@ impl Scope {
 pub struct Tenant {
     id: String,
     network: String,
+    limits: Limits,
     operation: KeyedHasher,
     request: KeyedHasher,
     external: KeyedHasher,
@@ -93,6 +112,7 @@ impl Tenant {
         Ok(Self {
             id: row.id.clone(),
             network: row.network.clone(),
+            limits: row.limits,
             operation: KeyedHasher::new(key("operation").as_ref()),
             request: KeyedHasher::new(key("request").as_ref()),
             external: KeyedHasher::new(key("external").as_ref()),
@@ -110,6 +130,12 @@ impl Tenant {
     #[must_use]
     pub fn network(&self) -> &str {
         &self.network
+    }
+
+    /// What it may use.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Operation id of an idempotency key: unique per tenant for ever, and silent about the key.

@@ -21,6 +21,7 @@ use chopmark_domain::{
         Claim, Clock, DigestHits, IdempotencyCache, LedgerBlock, LedgerReader, LedgerReceipt, LedgerStatus,
         OperationStore, PortResult, ProjectionStore, Queue, Random, TenantStore,
     },
+    quota::{Limits, Quotas, Rate, RateAnswer},
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     seal::KeyEncryptionKey,
     tenant::{ApiKeyRow, Scope, TenantRow},
@@ -172,6 +173,17 @@ impl LedgerReader for Nothing {
     }
 }
 
+#[async_trait]
+impl Quotas for Nothing {
+    async fn request(&self, _: &str, _: Rate) -> RateAnswer {
+        unreachable!()
+    }
+
+    async fn records(&self, _: &str, _: u64, _: u64, _: u64) -> u64 {
+        unreachable!()
+    }
+}
+
 impl Clock for Nothing {
     fn now_ms(&self) -> u64 {
         1
@@ -193,6 +205,7 @@ fn services() -> (Services, String) {
         network: "sandbox".to_owned(),
         wrapped_secret: Vec::new(),
         active: true,
+        limits: Limits::default(),
         created_at: 0,
     };
     let key = ApiKeyRow {
@@ -201,6 +214,7 @@ fn services() -> (Services, String) {
         tenant: tenant.id.clone(),
         network: "sandbox".to_owned(),
         scopes: vec![Scope::Write],
+        allowed: Vec::new(),
         created_at: 0,
         expires_at: None,
         revoked_at: None,
@@ -212,6 +226,7 @@ fn services() -> (Services, String) {
     let ports = Ports {
         queue: all.clone(),
         cache: all.clone(),
+        quotas: all.clone(),
         store: all.clone(),
         projection: all.clone(),
         tenants: all.clone(),

@@ -17,7 +17,7 @@ use chopmark_domain::{access::Caller, tenant::Scope};
 use futures_util::future::LocalBoxFuture;
 
 use crate::{
-    limit::Standing,
+    limit::{Standing, Standings, check_tenant},
     refusal::{Outcome, Refusal},
     state::Shared,
 };
@@ -104,7 +104,9 @@ async fn authenticate(req: &HttpRequest, scope: Scope) -> Outcome<Caller> {
             return Err(problem.into());
         }
     };
+    caller.require_address(address(req, shared))?;
     note(req, shared.limits.keys.check_key(caller.key_id())?);
+    note(req, check_tenant(shared.services()?.ports().quotas.as_ref(), &caller).await?);
     caller.require(scope).map_err(at_header)?;
     Ok(caller)
 }
@@ -144,6 +146,12 @@ fn address(req: &HttpRequest, shared: &Shared) -> IpAddr {
 
 fn note(req: &HttpRequest, standing: Option<Standing>) {
     if let Some(standing) = standing {
-        req.extensions_mut().insert(standing);
+        let mut extensions = req.extensions_mut();
+        match extensions.get_mut::<Standings>() {
+            Some(standings) => standings.0.push(standing),
+            None => {
+                extensions.insert(Standings(vec![standing]));
+            }
+        }
     }
 }

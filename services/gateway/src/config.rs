@@ -1,6 +1,8 @@
 //! What an operator can set, with every default and its reason.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
+
+use chopmark_domain::quota::Rate;
 
 /// Idle connections are kept a little longer than common clients keep theirs.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -21,35 +23,11 @@ const CONNECTIONS_PER_WORKER_MAX: usize = 10_000;
 /// Time for requests under way when the server stops: as long as the longest wait.
 const SHUTDOWN: Duration = Duration::from_secs(32);
 /// Requests of one API key: far above any platform's need, below what one process serves.
-const KEY_LIMIT: Limit = Limit::new(10_000, 20_000);
+const KEY_LIMIT: Rate = Rate::new(10_000, 20_000);
 /// Public look-ups from one address: a person, a script, a small court's proxy.
-const PUBLIC_LIMIT: Limit = Limit::new(100, 500);
+const PUBLIC_LIMIT: Rate = Rate::new(100, 500);
 /// Reads of the log from one address: a mirror that catches up.
-const LOG_LIMIT: Limit = Limit::new(2_000, 4_000);
-
-/// A rate: so many requests a second, and so many at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
-    /// Requests a second, over time.
-    pub per_second: NonZeroU32,
-    /// Requests at once after a pause.
-    pub burst: NonZeroU32,
-}
-
-impl Limit {
-    /// A rate; zero counts as one.
-    #[must_use]
-    pub const fn new(per_second: u32, burst: u32) -> Self {
-        Self { per_second: at_least_one(per_second), burst: at_least_one(burst) }
-    }
-}
-
-const fn at_least_one(number: u32) -> NonZeroU32 {
-    match NonZeroU32::new(number) {
-        Some(number) => number,
-        None => NonZeroU32::MIN,
-    }
-}
+const LOG_LIMIT: Rate = Rate::new(2_000, 4_000);
 
 /// Settings of a gateway; [`Default`] is what a deployment starts with.
 #[derive(Debug, Clone)]
@@ -73,11 +51,11 @@ pub struct GatewayConfig {
     /// Files taken in at a time.
     pub uploads_max: usize,
     /// Rate of one API key; `None`: no limit, for load tests.
-    pub key_limit: Option<Limit>,
+    pub key_limit: Option<Rate>,
     /// Rate of public look-ups from one address, and of failed authentications.
-    pub public_limit: Option<Limit>,
+    pub public_limit: Option<Rate>,
     /// Rate of reads of the log from one address.
-    pub log_limit: Option<Limit>,
+    pub log_limit: Option<Rate>,
     /// Proxies of our own in front, each of which appends to `X-Forwarded-For`; 0: the peer's
     /// address is the client's.
     pub trusted_proxies: usize,

@@ -19,7 +19,7 @@ use chopmark_api::{
     problem::{Fault, PROBLEM_MEDIA_TYPE},
 };
 
-use crate::{body::Incoming, limit::Standing, refusal::Refusal, state::Shared};
+use crate::{body::Incoming, limit::Standings, refusal::Refusal, state::Shared};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id of a caller's own.
@@ -158,7 +158,7 @@ fn render(refusal: &Refusal, req: &HttpRequest, id: &str) -> HttpResponse {
 }
 
 fn finish(res: &mut ServiceResponse<BoxBody>, id: &str) {
-    let standing = res.request().extensions().get::<Standing>().copied();
+    let standings = res.request().extensions_mut().remove::<Standings>();
     let headers = res.headers_mut();
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
@@ -167,10 +167,10 @@ fn finish(res: &mut ServiceResponse<BoxBody>, id: &str) {
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    if let Some(standing) = standing
+    if let Some(standings) = standings
         && !headers.contains_key(crate::limit::RATE_LIMIT)
     {
-        standing.show(headers);
+        standings.show(headers);
     }
 }
 

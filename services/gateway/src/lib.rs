@@ -19,7 +19,7 @@ mod server;
 mod state;
 
 pub use auth::LogReader;
-pub use config::{GatewayConfig, Limit};
+pub use config::GatewayConfig;
 pub use openapi::{document as openapi_document, yaml as openapi_yaml};
 pub use originals::ObjectOriginals;
 pub use server::{Gateway, Serving, Stopper};

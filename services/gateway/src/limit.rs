@@ -1,4 +1,4 @@
-//! Rate limits, per API key and per address. What is kept of an address is a number that
+//! Rate limits, per API key, per address and per tenant. What is kept of an address is a number that
 //! forgets itself once the address has been quiet for a few seconds.
 
 use std::{
@@ -10,6 +10,10 @@ use std::{
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use chopmark_api::{Problem, ProblemCode};
+use chopmark_domain::{
+    access::Caller,
+    quota::{Quotas, Rate, RateAnswer},
+};
 use governor::{
     Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
@@ -17,10 +21,7 @@ use governor::{
     state::keyed::DashMapStateStore,
 };
 
-use crate::{
-    config::{GatewayConfig, Limit},
-    refusal::Refusal,
-};
+use crate::{config::GatewayConfig, refusal::Refusal};
 
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(crate) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -52,7 +53,7 @@ impl Limits {
 /// One class of limits.
 pub(crate) struct Limiter {
     name: &'static str,
-    keyed: Option<(Limit, Keyed)>,
+    keyed: Option<(Rate, Keyed)>,
     hasher: RandomState,
     checks: AtomicU32,
 }
@@ -61,12 +62,12 @@ pub(crate) struct Limiter {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Standing {
     name: &'static str,
-    limit: Limit,
+    limit: Rate,
     remaining: u32,
 }
 
 impl Limiter {
-    fn new(name: &'static str, limit: Option<Limit>) -> Self {
+    fn new(name: &'static str, limit: Option<Rate>) -> Self {
         let keyed = limit.map(|limit| {
             let quota = Quota::per_second(limit.per_second).allow_burst(limit.burst);
             (limit, RateLimiter::dashmap(quota).with_middleware::<StateInformationMiddleware>())
@@ -102,32 +103,54 @@ impl Limiter {
     }
 }
 
+/// Counts one request of a tenant, over all gateways, if the tenant has a rate.
+pub(crate) async fn check_tenant(quotas: &dyn Quotas, caller: &Caller) -> Result<Option<Standing>, Refusal> {
+    let Some(limit) = caller.tenant.limits().rate else { return Ok(None) };
+    let standing = |remaining| Standing { name: "tenant", limit, remaining };
+    match quotas.request(caller.tenant.id(), limit).await {
+        RateAnswer::Passed { remaining } => Ok(Some(standing(remaining))),
+        RateAnswer::Refused { wait } => Err(refused(standing(0), wait)),
+    }
+}
+
 fn refused(standing: Standing, wait: Duration) -> Refusal {
     let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
     let problem = Problem::from(ProblemCode::RateLimited).retry_after_s(seconds);
     let mut refusal = Refusal::from(problem);
-    for (name, value) in standing.headers() {
+    for (name, value) in headers(&[standing]) {
         refusal = refusal.with(name, value);
     }
     refusal
 }
 
+/// Every limit that a request was counted against.
+#[derive(Debug, Default)]
+pub(crate) struct Standings(pub(crate) Vec<Standing>);
+
+impl Standings {
+    pub(crate) fn show(&self, to: &mut HeaderMap) {
+        for (name, value) in headers(&self.0) {
+            to.insert(name, value);
+        }
+    }
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+fn headers(standings: &[Standing]) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let list = |item: fn(&Standing) -> String| standings.iter().map(item).collect::<Vec<_>>().join(", ");
+    let values = [(RATE_LIMIT_POLICY, list(Standing::policy)), (RATE_LIMIT, list(Standing::remaining))];
+    values.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
+}
+
 impl Standing {
-    /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
-    fn headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        let Self { name, limit, remaining } = self;
+    fn policy(&self) -> String {
+        let Self { name, limit, .. } = self;
         // A full bucket, and the seconds in which an empty one fills.
         let window = limit.burst.get().div_ceil(limit.per_second.get());
-        let policy = format!("\"{name}\";q={};w={window}", limit.burst);
-        let standing = format!("\"{name}\";r={remaining};t=1");
-        [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, standing)]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
+        format!("\"{name}\";q={};w={window}", limit.burst)
     }
 
-    pub(crate) fn show(self, headers: &mut HeaderMap) {
-        for (name, value) in self.headers() {
-            headers.insert(name, value);
-        }
+    fn remaining(&self) -> String {
+        format!("\"{}\";r={};t=1", self.name, self.remaining)
     }
 }

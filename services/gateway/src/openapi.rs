@@ -182,6 +182,7 @@ const KEY: &[ProblemCode] = &[
     ProblemCode::ApiKeyRevoked,
     ProblemCode::ApiKeyWrongNetwork,
     ProblemCode::ApiKeyScopeMissing,
+    ProblemCode::ApiKeyAddressNotAllowed,
 ];
 
 const WRITE: &[ProblemCode] = &[
@@ -190,6 +191,7 @@ const WRITE: &[ProblemCode] = &[
     ProblemCode::IdempotencyConflict,
     ProblemCode::QueueFull,
     ProblemCode::QueueUnavailable,
+    ProblemCode::QuotaExceeded,
     ProblemCode::DiskFull,
     ProblemCode::Overloaded,
     ProblemCode::KeyProviderUnavailable,

@@ -1,12 +1,16 @@
 //! Between rows and the types of `domain`. Closed sets are stored as their stable numbers; a number
 //! or a length that this version does not know is an error, never a guess.
 
+use std::num::NonZeroU32;
+
 use chopmark_domain::{
     id::ResourceKey,
+    quota::{Limits, Rate},
     record::{CaseLink, CommittedAt, OperationRow, OperationState, ProjectionCursor, RejectedAt, StateFilter},
     tenant::{ApiKeyRow, Scope, TenantRow},
 };
 use diesel::prelude::*;
+use ipnet::IpNet;
 use ledger_core::{hash::Hash32, operation::OperationType, outcome::RejectionCode};
 use thiserror::Error;
 
@@ -251,6 +255,8 @@ pub(crate) struct TenantRecord {
     wrapped_secret: Vec<u8>,
     active: bool,
     created_at: i64,
+    #[diesel(embed)]
+    limits: LimitsRecord,
 }
 
 impl TryFrom<TenantRow> for TenantRecord {
@@ -259,6 +265,7 @@ impl TryFrom<TenantRow> for TenantRecord {
     fn try_from(row: TenantRow) -> Converted<Self> {
         Ok(Self {
             created_at: signed("created_at", row.created_at)?,
+            limits: row.limits.try_into()?,
             network: row.network,
             id: row.id,
             wrapped_secret: row.wrapped_secret,
@@ -273,11 +280,54 @@ impl TryFrom<TenantRecord> for TenantRow {
     fn try_from(record: TenantRecord) -> Converted<Self> {
         Ok(Self {
             created_at: unsigned("tenants.created_at", record.created_at)?,
+            limits: record.limits.try_into()?,
             id: record.id,
             network: record.network,
             wrapped_secret: record.wrapped_secret,
             active: record.active,
         })
+    }
+}
+
+/// What a tenant may use.
+#[derive(Debug, Clone, Copy, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = tenants, treat_none_as_default_value = false, treat_none_as_null = true)]
+pub(crate) struct LimitsRecord {
+    requests_per_second: Option<i64>,
+    requests_burst: Option<i64>,
+    records_per_day: Option<i64>,
+}
+
+impl TryFrom<Limits> for LimitsRecord {
+    type Error = ValueError;
+
+    fn try_from(limits: Limits) -> Converted<Self> {
+        Ok(Self {
+            requests_per_second: limits.rate.map(|rate| i64::from(rate.per_second.get())),
+            requests_burst: limits.rate.map(|rate| i64::from(rate.burst.get())),
+            records_per_day: limits.records_per_day.map(|limit| signed("records_per_day", limit)).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<LimitsRecord> for Limits {
+    type Error = ValueError;
+
+    fn try_from(record: LimitsRecord) -> Converted<Self> {
+        let number = |field, value: i64| {
+            let number = u32::try_from(value).ok().and_then(NonZeroU32::new);
+            number.ok_or_else(|| ValueError::new(field, value))
+        };
+        let rate = match (record.requests_per_second, record.requests_burst) {
+            (Some(per_second), Some(burst)) => Some(Rate {
+                per_second: number("tenants.requests_per_second", per_second)?,
+                burst: number("tenants.requests_burst", burst)?,
+            }),
+            (None, None) => None,
+            _ => return Err(ValueError::new("tenants.requests_burst", "a half of a rate")),
+        };
+        let records = record.records_per_day.map(|limit| unsigned("tenants.records_per_day", limit));
+        Ok(Self { rate, records_per_day: records.transpose()? })
     }
 }
 
@@ -290,6 +340,7 @@ pub(crate) struct ApiKeyRecord {
     network: String,
     tenant: String,
     scopes: String,
+    allowed_networks: String,
     created_at: i64,
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
@@ -300,10 +351,10 @@ impl ApiKeyRecord {
         &self.id
     }
 
-    /// Whether both are the same key, revoked or not.
+    /// Whether both are the same key, revoked or ended meanwhile or not.
     pub(crate) fn same_key(&self, other: &Self) -> bool {
-        let revoked_at = self.revoked_at;
-        *self == Self { revoked_at, ..other.clone() }
+        let Self { expires_at, revoked_at, .. } = *self;
+        *self == Self { expires_at, revoked_at, ..other.clone() }
     }
 }
 
@@ -315,6 +366,7 @@ impl TryFrom<ApiKeyRow> for ApiKeyRecord {
         Ok(Self {
             hash: row.hash.0.to_vec(),
             scopes: scope_names(row.scopes),
+            allowed_networks: row.allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             created_at: signed("created_at", row.created_at)?,
             expires_at: time(row.expires_at)?,
             revoked_at: time(row.revoked_at)?,
@@ -333,6 +385,7 @@ impl TryFrom<ApiKeyRecord> for ApiKeyRow {
         Ok(Self {
             hash: hash("api_keys.hash", &record.hash)?,
             scopes: scopes(&record.scopes)?,
+            allowed: networks(&record.allowed_networks)?,
             created_at: unsigned("api_keys.created_at", record.created_at)?,
             expires_at: time(record.expires_at)?,
             revoked_at: time(record.revoked_at)?,
@@ -355,6 +408,15 @@ fn scopes(names: &str) -> Converted<Vec<Scope>> {
         .split(',')
         .filter(|name| !name.is_empty())
         .map(|name| Scope::parse(name).ok_or_else(|| ValueError::new("api_keys.scopes", name)))
+        .collect()
+}
+
+/// A key with a network that cannot be read opens nothing: an empty list would open it to everybody.
+fn networks(names: &str) -> Converted<Vec<IpNet>> {
+    names
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(|name| name.parse().map_err(|_| ValueError::new("api_keys.allowed_networks", name)))
         .collect()
 }
 

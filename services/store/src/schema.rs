@@ -7,6 +7,9 @@ diesel::table! {
         wrapped_secret -> Binary,
         active -> Bool,
         created_at -> BigInt,
+        requests_per_second -> Nullable<BigInt>,
+        requests_burst -> Nullable<BigInt>,
+        records_per_day -> Nullable<BigInt>,
     }
 }
 
@@ -20,6 +23,7 @@ diesel::table! {
         created_at -> BigInt,
         expires_at -> Nullable<BigInt>,
         revoked_at -> Nullable<BigInt>,
+        allowed_networks -> Text,
     }
 }
 

@@ -19,7 +19,8 @@ use std::path::Path;
 use async_trait::async_trait;
 use chopmark_domain::{
     id::ResourceKey,
-    ports::{OperationStore, PortResult, ProjectionStore, TenantStore},
+    ports::{OperationStore, PortResult, ProjectionStore, TenantAdmin, TenantStore},
+    quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     tenant::{ApiKeyRow, TenantRow},
 };
@@ -145,6 +146,34 @@ impl TenantStore for SqliteStore {
     async fn revoke_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
         let id = id.to_owned();
         self.writer.run(move |connection| tenants::revoke_key(connection, &id, at_ms)).await
+    }
+}
+
+#[async_trait]
+impl TenantAdmin for SqliteStore {
+    async fn tenants(&self, network: &str) -> PortResult<Vec<TenantRow>> {
+        let network = network.to_owned();
+        self.readers.run(move |connection| tenants::all(connection, &network)).await
+    }
+
+    async fn set_tenant_active(&self, network: &str, id: &str, active: bool) -> PortResult<bool> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.writer.run(move |connection| tenants::set_active(connection, &network, &id, active)).await
+    }
+
+    async fn set_tenant_limits(&self, network: &str, id: &str, limits: Limits) -> PortResult<bool> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.writer.run(move |connection| tenants::set_limits(connection, &network, &id, limits)).await
+    }
+
+    async fn api_keys(&self, network: &str, tenant: &str) -> PortResult<Vec<ApiKeyRow>> {
+        let (network, tenant) = (network.to_owned(), tenant.to_owned());
+        self.readers.run(move |connection| tenants::keys(connection, &network, &tenant)).await
+    }
+
+    async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
+        let id = id.to_owned();
+        self.writer.run(move |connection| tenants::expire_key(connection, &id, at_ms)).await
     }
 }
 

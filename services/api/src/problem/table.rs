@@ -210,6 +210,11 @@ problem_codes! {
     detail "The key is valid, but does not carry the scope {scope|that this call needs}.", "密钥有效，但不具备{scope|本接口所需的}权限。";
     fix "Use a key that has the scope, or have one issued.", "请使用具备该权限的密钥，或申请签发一个。";
 
+    ApiKeyAddressNotAllowed "api_key_address_not_allowed" 403 Retry::Never;
+    title "API key not allowed from this address", "此地址不允许使用该 API 密钥";
+    detail "The key may be used from certain networks only, and this request came from another.", "该密钥只能从指定的网络使用，而本请求来自其他地址。";
+    fix "Send the request from a network on the key's list, or have the list changed.", "请从密钥名单内的网络发送请求，或申请修改名单。";
+
     TenantSuspended "tenant_suspended" 403 Retry::Never;
     title "Platform suspended", "平台方已被暂停";
     detail "Your platform is suspended on this network and cannot write; reading and verifying still work.", "你的平台在本网络上已被暂停，不能写入；查询与核验不受影响。";

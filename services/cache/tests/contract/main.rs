@@ -1,11 +1,12 @@
 //! What every idempotency cache promises. Caches may forget; the tests keep so few ids that none
 //! has a reason to.
 
+mod quotas;
 mod redis_faults;
 
 use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
-use chopmark_cache::{MemoryCache, RedisCache};
+use chopmark_cache::MemoryCache;
 use chopmark_domain::ports::{Claim, IdempotencyCache};
 use ledger_core::hash::{Hash32, tagged};
 use tokio::sync::Barrier;
@@ -120,11 +121,11 @@ macro_rules! contract {
 }
 
 contract!(in_memory: Some(chopmark_cache::MemoryCache::default()));
-contract!(in_redis: super::redis());
+contract!(in_redis: crate::redis(|url, chain| chopmark_cache::RedisCache::new(url, &chain).expect("a URL")));
 
-/// A cache in the Redis that the tests share, apart from those of all others. `None`: there is no
+/// Something in the Redis that the tests share, apart from those of all others. `None`: there is no
 /// Redis, and this is not where that is a failure.
-fn redis() -> Option<RedisCache> {
+fn redis<T>(make: impl FnOnce(&str, Hash32) -> T) -> Option<T> {
     let Some(folder) = env::var_os("CHOPMARK_TEST_SERVERS") else {
         assert!(env::var_os("CI").is_none(), "CHOPMARK_TEST_SERVERS does not name the folder of the test servers");
         eprintln!("SKIPPED: no Redis: CHOPMARK_TEST_SERVERS is not set; scripts/test.sh sets it");
@@ -132,7 +133,7 @@ fn redis() -> Option<RedisCache> {
     };
     let text = fs::read_to_string(Path::new(&folder).join("servers.env")).expect("servers.env");
     let url = text.lines().find_map(|line| line.strip_prefix("REDIS=")).expect("servers.env names Redis");
-    Some(RedisCache::new(url, &Hash32(rand::random())).expect("a URL"))
+    Some(make(url, Hash32(rand::random())))
 }
 
 #[tokio::test]

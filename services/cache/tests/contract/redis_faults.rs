@@ -10,8 +10,11 @@ use std::{
     time::Duration,
 };
 
-use chopmark_cache::RedisCache;
-use chopmark_domain::ports::{Claim, IdempotencyCache as _};
+use chopmark_cache::{RedisCache, RedisQuotas};
+use chopmark_domain::{
+    ports::{Claim, IdempotencyCache as _},
+    quota::{Quotas as _, Rate, RateAnswer},
+};
 use ledger_core::hash::Hash32;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -78,6 +81,55 @@ impl Server {
     fn cache(&self) -> RedisCache {
         RedisCache::new(&format!("redis://127.0.0.1:{}", self.port), &Hash32::ZERO).unwrap()
     }
+}
+
+/// Whatever happens to Redis, a gateway allows what its tenants may, and nothing without bound.
+async fn counts_alone(quotas: &RedisQuotas, tenant: &str) {
+    let calls = async {
+        let mut passed = 0;
+        for _ in 0..30 {
+            passed += u32::from(matches!(quotas.request(tenant, Rate::new(1, 5)).await, RateAnswer::Passed { .. }));
+        }
+        let mut granted = 0;
+        for _ in 0..30 {
+            granted += quotas.records(tenant, 1, 10, 100).await;
+        }
+        (passed, granted)
+    };
+    let (passed, granted) = tokio::time::timeout(PATIENCE, calls).await.expect("calls end");
+    assert!(passed >= 5, "{passed} requests passed");
+    assert_eq!(granted, 100);
+}
+
+#[tokio::test]
+async fn quotas_of_a_redis_that_is_away_or_hangs_are_counted_alone() {
+    let Some(mut server) = Server::start(&[]).await else { return };
+    let quotas = RedisQuotas::new(&format!("redis://127.0.0.1:{}", server.port), &Hash32::ZERO).unwrap();
+    counts_alone(&quotas, "ten_1").await;
+    server.signal(Signal::STOP);
+    counts_alone(&quotas, "ten_2").await;
+    server.signal(Signal::CONT);
+    server.kill();
+    counts_alone(&quotas, "ten_3").await;
+    server.run().await;
+    // It is asked again by itself: what another gateway has used is known.
+    let other = RedisQuotas::new(&format!("redis://127.0.0.1:{}", server.port), &Hash32::ZERO).unwrap();
+    let tries = async {
+        for day in 1.. {
+            let theirs = other.records("ten_4", day, 60, 100).await;
+            if (theirs, quotas.records("ten_4", day, 60, 100).await) == (60, 40) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, tries).await.expect("it works again");
+    server.ask(&["FLUSHALL"]);
+    assert_eq!(quotas.records("ten_5", 1, 10, 100).await, 10);
+    // Values that are none of ours.
+    server.ask(&["SET", &format!("chopmark:{{{}}}:records:1:ten_6", Hash32::ZERO), "junk"]);
+    server.ask(&["LPUSH", &format!("chopmark:{{{}}}:rate:ten_6", Hash32::ZERO), "junk"]);
+    counts_alone(&quotas, "ten_6").await;
 }
 
 impl Drop for Server {

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use chopmark_gateway::{GatewayConfig, Limit};
+use chopmark_domain::{
+    quota::{Limits, Rate},
+    tenant::Scope,
+};
+use chopmark_gateway::GatewayConfig;
 use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::sleep};
 
@@ -17,7 +21,7 @@ async fn with(config: GatewayConfig) -> World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_key_has_its_rate() {
-    let world = with(GatewayConfig { key_limit: Some(Limit::new(1, 3)), ..GatewayConfig::default() }).await;
+    let world = with(GatewayConfig { key_limit: Some(Rate::new(1, 3)), ..GatewayConfig::default() }).await;
     for left in ["2", "1", "0"] {
         let res = world.get("/v1/evidence").await;
         assert_eq!(res.status, 200);
@@ -29,7 +33,7 @@ async fn an_api_key_has_its_rate() {
     assert_eq!(res.header("retry-after"), Some("1"));
     assert_eq!(res.header("ratelimit"), Some("\"key\";r=0;t=1"));
     // Another key, and the public, have their own.
-    let other = world.add_key("ten_two", &[chopmark_domain::tenant::Scope::Read], |_| ());
+    let other = world.add_key("ten_two", &[Scope::Read], |_| ());
     world.send(Req::get("/v1/evidence").bearer(&other)).await.expect(200);
     world.send(Req::get("/v1/network")).await.expect(200);
     sleep(Duration::from_millis(1100)).await;
@@ -38,7 +42,7 @@ async fn an_api_key_has_its_rate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_has_its_rate_and_so_has_guessing_keys() {
-    let limit = Some(Limit::new(1, 3));
+    let limit = Some(Rate::new(1, 3));
     let world = with(GatewayConfig { public_limit: limit, log_limit: limit, ..GatewayConfig::default() }).await;
     let mut statuses = Vec::new();
     for _ in 0..5 {
@@ -56,7 +60,7 @@ async fn an_address_has_its_rate_and_so_has_guessing_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_proxies_the_client_is_who_they_saw() {
-    let limit = Some(Limit::new(1, 1));
+    let limit = Some(Rate::new(1, 1));
     let world = with(GatewayConfig { public_limit: limit, trusted_proxies: 1, ..GatewayConfig::default() }).await;
     let from = |forwarded: &str| world.send(Req::get("/v1/network").header("X-Forwarded-For", forwarded));
     from("192.0.2.1").await.expect(200);
@@ -138,4 +142,64 @@ async fn a_revoked_key_stops_working_within_the_life_of_the_cache() {
     let items = json!({ "items": [{ "idempotency_key": "b", "digests": { "sha256": DIGEST } }] });
     world.call(Req::post("/v1/evidence/batch", "-").json(&items)).await.expect(401);
     assert_eq!(world.published(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_keys_share_its_rate() {
+    let limits = Limits { rate: Some(Rate::new(1, 3)), records_per_day: None };
+    let world = Builder { limits, ..Builder::default() }.start().await;
+    let second = world.add_key("ten_one", &[Scope::Read], |_| ());
+    let other = world.add_key("ten_two", &[Scope::Read], |_| ());
+    let get = |key: &str| world.send(Req::get("/v1/evidence").bearer(key));
+    let res = world.get("/v1/evidence").await;
+    assert_eq!(res.header("ratelimit-policy"), Some("\"key\";q=20000;w=2, \"tenant\";q=3;w=3"));
+    assert_eq!(res.header("ratelimit"), Some("\"key\";r=19999;t=1, \"tenant\";r=2;t=1"));
+    get(&second).await.expect(200);
+    get(&second).await.expect(200);
+    let res = world.get("/v1/evidence").await;
+    assert_eq!(res.expect(429)["code"], "rate_limited");
+    assert_eq!(res.header("ratelimit"), Some("\"tenant\";r=0;t=1"));
+    assert!(res.header("retry-after").is_some());
+    get(&other).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_has_its_records_of_the_day() {
+    let limits = Limits { rate: None, records_per_day: Some(3) };
+    let world = Builder { limits, ..Builder::default() }.start().await;
+    let item = |key: &str| json!({ "idempotency_key": key, "digests": { "sha256": DIGEST } });
+    let batch = |keys: [&str; 3]| json!({ "items": keys.map(item) });
+    let send = async |body| world.call(Req::post("/v1/evidence/batch", "-").json(&body)).await.expect(200);
+    let statuses = |answer: &serde_json::Value| {
+        let items = answer["items"].as_array().into_iter().flatten();
+        items.map(|item| item["status"].as_u64().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses(&send(batch(["a", "b", "a"])).await), [202, 202, 202]);
+    // What is known already costs nothing; of the rest as much as is left.
+    let answer = send(batch(["a", "c", "d"])).await;
+    assert_eq!(statuses(&answer), [202, 202, 429]);
+    assert_eq!(answer["items"][2]["problem"]["code"], "quota_exceeded");
+    let res = world.call(Req::post("/v1/evidence", "e").json(&json!({ "digests": { "sha256": DIGEST } }))).await;
+    assert_eq!(res.expect(429)["code"], "quota_exceeded");
+    let wait: u64 = res.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=86_400).contains(&wait), "{wait} s");
+    assert_eq!(world.published(), 3);
+    world.get("/v1/evidence").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_may_be_bound_to_networks() {
+    let world = with(GatewayConfig { trusted_proxies: 1, ..GatewayConfig::default() }).await;
+    let networks = ["192.0.2.0/24", "2001:db8::/32"];
+    let allowed = networks.map(|network| network.parse().unwrap()).to_vec();
+    let key = world.add_key("ten_one", &[Scope::Read], |row| row.allowed = allowed);
+    let from = |address: &str| world.send(Req::get("/v1/evidence").bearer(&key).header("X-Forwarded-For", address));
+    for address in ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1::1"] {
+        from(address).await.expect(200);
+    }
+    for address in ["192.0.3.7", "2001:db9::1", "nonsense"] {
+        assert_eq!(from(address).await.expect(403)["code"], "api_key_address_not_allowed");
+    }
+    // Without a proxy's word it is the peer that counts.
+    assert_eq!(world.send(Req::get("/v1/evidence").bearer(&key)).await.status, 403);
 }

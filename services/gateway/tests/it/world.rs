@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
+use chopmark_cache::MemoryQuotas;
 use chopmark_domain::{
     Ports, Services, Settings,
     auth::ApiKey,
     id::{IdIssuer, ResourceKey},
     ports::{Clock as _, OperationStore as _, OriginalStore, ProjectionStore as _},
+    quota::Limits,
     record::{
         AcceptedOperation, CaseLink, CommittedAt, OperationState, ProjectedBlock, ProjectedOperation, RejectedAt,
         SealedPrivate,
@@ -66,6 +68,8 @@ pub(crate) struct Builder {
     pub(crate) config: GatewayConfig,
     pub(crate) originals: Option<Arc<dyn OriginalStore>>,
     pub(crate) key_cache_ttl: Option<Duration>,
+    /// Of every tenant.
+    pub(crate) limits: Limits,
 }
 
 impl World {
@@ -107,6 +111,7 @@ impl World {
             tenant: tenant.to_owned(),
             network: "sandbox".to_owned(),
             scopes: scopes.to_vec(),
+            allowed: Vec::new(),
             created_at: 0,
             expires_at: None,
             revoked_at: None,
@@ -250,11 +255,19 @@ impl Builder {
         for (id, secret, active) in [("ten_one", 11, true), ("ten_two", 12, true), ("ten_suspended", 13, false)] {
             let wrapped_secret = kek.wrap(id, &[secret; 32], &ThreadRandom).unwrap();
             let network = "sandbox".to_owned();
-            store.tenants.lock().push(TenantRow { id: id.into(), network, wrapped_secret, active, created_at: 0 });
+            store.tenants.lock().push(TenantRow {
+                id: id.into(),
+                network,
+                wrapped_secret,
+                active,
+                limits: self.limits,
+                created_at: 0,
+            });
         }
         let ports = Ports {
             queue: queue.clone(),
             cache: cache.clone(),
+            quotas: Arc::new(MemoryQuotas::default()),
             store: store.clone(),
             projection: store.clone(),
             tenants: store.clone(),

@@ -1,6 +1,9 @@
 //! Tenants and their API keys.
 
-use chopmark_domain::tenant::{ApiKeyRow, TenantRow};
+use chopmark_domain::{
+    quota::Limits,
+    tenant::{ApiKeyRow, TenantRow},
+};
 use diesel::{OptionalExtension as _, SqliteConnection, prelude::*};
 use ledger_core::hash::Hash32;
 
@@ -10,7 +13,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    row::{ApiKeyRecord, TenantRecord, signed},
+    row::{ApiKeyRecord, LimitsRecord, TenantRecord, signed},
     schema::{api_keys, tenants},
 };
 
@@ -63,4 +66,49 @@ impl Sql for Revoke {
 pub(super) fn revoke_key(connection: &mut SqliteConnection, id: &str, at_ms: u64) -> Result<bool, Failure> {
     let values = [Value::Int(signed("time of a key", at_ms)?), Value::Text(id)];
     Ok(run::<Revoke, _>(connection, values)? == 1)
+}
+
+pub(super) fn all(connection: &mut SqliteConnection, network: &str) -> Result<Vec<TenantRow>, Failure> {
+    let rows = tenants::table.filter(tenants::network.eq(network)).order(tenants::id);
+    let records: Vec<TenantRecord> = rows.select(TenantRecord::as_select()).load(connection)?;
+    records.into_iter().map(|record| Ok(TenantRow::try_from(record)?)).collect()
+}
+
+pub(super) fn set_active(
+    connection: &mut SqliteConnection,
+    network: &str,
+    id: &str,
+    active: bool,
+) -> Result<bool, Failure> {
+    let row = diesel::update(tenants::table.find((network, id)));
+    Ok(row.set(tenants::active.eq(active)).execute(connection)? == 1)
+}
+
+pub(super) fn set_limits(
+    connection: &mut SqliteConnection,
+    network: &str,
+    id: &str,
+    limits: Limits,
+) -> Result<bool, Failure> {
+    let row = diesel::update(tenants::table.find((network, id)));
+    Ok(row.set(LimitsRecord::try_from(limits)?).execute(connection)? == 1)
+}
+
+pub(super) fn keys(connection: &mut SqliteConnection, network: &str, tenant: &str) -> Result<Vec<ApiKeyRow>, Failure> {
+    let rows = api_keys::table
+        .filter(api_keys::network.eq(network))
+        .filter(api_keys::tenant.eq(tenant))
+        .order((api_keys::created_at, api_keys::id));
+    let records: Vec<ApiKeyRecord> = rows.select(ApiKeyRecord::as_select()).load(connection)?;
+    records.into_iter().map(|record| Ok(ApiKeyRow::try_from(record)?)).collect()
+}
+
+/// The earliest end counts.
+pub(super) fn expire_key(connection: &mut SqliteConnection, id: &str, at_ms: u64) -> Result<bool, Failure> {
+    let at = signed("time of a key", at_ms)?;
+    let is_there: i64 = api_keys::table.filter(api_keys::id.eq(id)).count().get_result(connection)?;
+    let later = api_keys::expires_at.is_null().or(api_keys::expires_at.gt(at));
+    let row = diesel::update(api_keys::table.filter(api_keys::id.eq(id)).filter(later));
+    row.set(api_keys::expires_at.eq(at)).execute(connection)?;
+    Ok(is_there == 1)
 }

@@ -2,7 +2,7 @@
 
 use chopmark_domain::{
     id::ResourceKey,
-    ports::{OperationStore, PortError, ProjectionStore, TenantStore},
+    ports::{OperationStore, PortError, ProjectionStore, TenantAdmin},
     record::{
         AcceptedOperation, CaseLink, CommittedAt, ListQuery, OperationRow, OperationState, ProjectedBlock,
         ProjectedOperation, RejectedAt, SealedPrivate,
@@ -17,8 +17,8 @@ pub(crate) const OTHER_TENANT: &str = "ten_second";
 pub(crate) const NOW: u64 = 1_767_225_600_000;
 
 /// A store under test.
-pub(crate) trait Store: OperationStore + ProjectionStore + TenantStore + Clone + 'static {}
-impl<S: OperationStore + ProjectionStore + TenantStore + Clone + 'static> Store for S {}
+pub(crate) trait Store: OperationStore + ProjectionStore + TenantAdmin + Clone + 'static {}
+impl<S: OperationStore + ProjectionStore + TenantAdmin + Clone + 'static> Store for S {}
 
 /// An empty database of its own, opened as often as wished.
 pub(crate) trait Backend {

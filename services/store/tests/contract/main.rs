@@ -65,6 +65,9 @@ macro_rules! contract {
                 a_key_may_be_added_again_but_not_changed
                 a_key_needs_its_tenant
                 a_key_is_revoked_by_id
+                a_key_ends_at_the_earliest_time
+                limits_and_suspension_are_kept
+                everything_of_a_tenant_is_listed
             );
             contract!(@module model $backend: random_histories_match_the_model);
         }

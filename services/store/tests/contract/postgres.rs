@@ -18,7 +18,8 @@ use std::{
 use async_trait::async_trait;
 use chopmark_domain::{
     id::ResourceKey,
-    ports::{OperationStore, PortResult, ProjectionStore, TenantStore},
+    ports::{OperationStore, PortResult, ProjectionStore, TenantAdmin, TenantStore},
+    quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     tenant::{ApiKeyRow, TenantRow},
 };
@@ -263,5 +264,28 @@ impl TenantStore for ThreeRoles {
 
     async fn revoke_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
         self.admin.revoke_api_key(id, at_ms).await
+    }
+}
+
+#[async_trait]
+impl TenantAdmin for ThreeRoles {
+    async fn tenants(&self, network: &str) -> PortResult<Vec<TenantRow>> {
+        self.admin.tenants(network).await
+    }
+
+    async fn set_tenant_active(&self, network: &str, id: &str, active: bool) -> PortResult<bool> {
+        self.admin.set_tenant_active(network, id, active).await
+    }
+
+    async fn set_tenant_limits(&self, network: &str, id: &str, limits: Limits) -> PortResult<bool> {
+        self.admin.set_tenant_limits(network, id, limits).await
+    }
+
+    async fn api_keys(&self, network: &str, tenant: &str) -> PortResult<Vec<ApiKeyRow>> {
+        self.admin.api_keys(network, tenant).await
+    }
+
+    async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
+        self.admin.expire_api_key(id, at_ms).await
     }
 }

@@ -1,7 +1,8 @@
 //! `TenantStore`.
 
 use chopmark_domain::{
-    ports::TenantStore as _,
+    ports::{TenantAdmin as _, TenantStore as _},
+    quota::{Limits, Rate},
     tenant::{ApiKeyRow, Scope, TenantRow},
 };
 
@@ -13,6 +14,7 @@ fn tenant(id: &str) -> TenantRow {
         network: NETWORK.to_owned(),
         wrapped_secret: vec![7; 60],
         active: true,
+        limits: Limits::default(),
         created_at: NOW,
     }
 }
@@ -24,6 +26,7 @@ fn api_key(number: u64) -> ApiKeyRow {
         tenant: TENANT.to_owned(),
         network: NETWORK.to_owned(),
         scopes: vec![Scope::Read, Scope::Write],
+        allowed: vec![],
         created_at: NOW,
         expires_at: None,
         revoked_at: None,
@@ -100,4 +103,66 @@ pub(crate) async fn a_key_is_revoked_by_id(backend: &impl Backend) {
         assert_eq!(revoked_at().await, Some(NOW + expected));
     }
     assert_eq!(store.api_key(&h("api key", 2)).await.unwrap(), Some(api_key(2)));
+}
+
+pub(crate) async fn a_key_ends_at_the_earliest_time(backend: &impl Backend) {
+    let store = backend.open().await;
+    store.insert_tenant(tenant(TENANT)).await.unwrap();
+    store.insert_api_key(api_key(1)).await.unwrap();
+    store.insert_api_key(api_key(2)).await.unwrap();
+    assert!(!store.expire_api_key("key_9", NOW).await.unwrap());
+    for (at, expected) in [(20, 20), (30, 20), (10, 10)] {
+        assert!(store.expire_api_key("key_1", NOW + at).await.unwrap());
+        let key = store.api_key(&h("api key", 1)).await.unwrap().unwrap();
+        assert_eq!(key.expires_at, Some(NOW + expected));
+    }
+    // Adding it again is no way around.
+    store.insert_api_key(api_key(1)).await.unwrap();
+    assert_eq!(store.api_key(&h("api key", 1)).await.unwrap().unwrap().expires_at, Some(NOW + 10));
+    assert_eq!(store.api_key(&h("api key", 2)).await.unwrap(), Some(api_key(2)));
+}
+
+pub(crate) async fn limits_and_suspension_are_kept(backend: &impl Backend) {
+    let store = backend.open().await;
+    let first = Limits { rate: Some(Rate::new(5, u32::MAX)), records_per_day: None };
+    store.insert_tenant(TenantRow { limits: first, ..tenant(TENANT) }).await.unwrap();
+    store.insert_tenant(tenant(OTHER_TENANT)).await.unwrap();
+    store.insert_tenant(TenantRow { network: "live".to_owned(), ..tenant(TENANT) }).await.unwrap();
+    assert_eq!(store.tenant(NETWORK, TENANT).await.unwrap().unwrap().limits, first);
+
+    let second = Limits { rate: None, records_per_day: Some(i64::MAX.unsigned_abs()) };
+    assert!(store.set_tenant_limits(NETWORK, TENANT, second).await.unwrap());
+    assert!(store.set_tenant_active(NETWORK, TENANT, false).await.unwrap());
+    let found = store.tenant(NETWORK, TENANT).await.unwrap().unwrap();
+    assert_eq!((found.limits, found.active), (second, false));
+    assert!(store.set_tenant_limits(NETWORK, TENANT, Limits::default()).await.unwrap());
+    assert!(store.set_tenant_active(NETWORK, TENANT, true).await.unwrap());
+    for (network, id) in [(NETWORK, TENANT), (NETWORK, OTHER_TENANT), ("live", TENANT)] {
+        let expected = TenantRow { network: network.to_owned(), ..tenant(id) };
+        assert_eq!(store.tenant(network, id).await.unwrap(), Some(expected));
+    }
+    assert!(!store.set_tenant_active(NETWORK, "ten_nobody", false).await.unwrap());
+    assert!(!store.set_tenant_limits("live", OTHER_TENANT, second).await.unwrap());
+    let too_many = Limits { records_per_day: Some(u64::MAX), ..second };
+    assert!(is_broken(&store.set_tenant_limits(NETWORK, TENANT, too_many).await));
+}
+
+pub(crate) async fn everything_of_a_tenant_is_listed(backend: &impl Backend) {
+    let store = backend.open().await;
+    for id in [OTHER_TENANT, TENANT] {
+        store.insert_tenant(tenant(id)).await.unwrap();
+    }
+    store.insert_tenant(TenantRow { network: "live".to_owned(), ..tenant(TENANT) }).await.unwrap();
+    let mut expected = [tenant(TENANT), tenant(OTHER_TENANT)];
+    expected.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(store.tenants(NETWORK).await.unwrap(), expected);
+
+    let allowed = vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+    let newer = ApiKeyRow { allowed, created_at: NOW + 1, ..api_key(1) };
+    let keys = [newer.clone(), api_key(2), ApiKeyRow { network: "live".to_owned(), ..api_key(3) }];
+    for key in keys.into_iter().chain([ApiKeyRow { tenant: OTHER_TENANT.to_owned(), ..api_key(4) }]) {
+        store.insert_api_key(key).await.unwrap();
+    }
+    assert_eq!(store.api_keys(NETWORK, TENANT).await.unwrap(), [api_key(2), newer]);
+    assert_eq!(store.api_keys(NETWORK, "ten_nobody").await.unwrap(), []);
 }

@@ -2,6 +2,7 @@
 
 use chopmark_domain::{
     ports::{OperationStore as _, ProjectionStore as _, TenantStore as _},
+    quota::Limits,
     tenant::{ApiKeyRow, Scope, TenantRow},
 };
 use chopmark_store::{PostgresOpenError, PostgresRole, PostgresSettings, PostgresStore};
@@ -32,6 +33,7 @@ async fn filled(database: &Database) -> ThreeRoles {
             network: network.clone(),
             wrapped_secret: vec![7; 60],
             active: true,
+            limits: Limits::default(),
             created_at: NOW,
         };
         assert!(store.insert_tenant(row).await.unwrap());
@@ -41,6 +43,7 @@ async fn filled(database: &Database) -> ThreeRoles {
             tenant,
             network,
             scopes: vec![Scope::Read],
+            allowed: vec![],
             created_at: NOW,
             expires_at: None,
             revoked_at: None,
@@ -148,7 +151,7 @@ async fn each_role_does_its_own_work_only() {
         (PostgresRole::Committer, "SELECT id FROM api_keys"),
         (PostgresRole::Admin, "SELECT key FROM operations"),
         (PostgresRole::Admin, "SELECT sealed FROM private_parts"),
-        (PostgresRole::Admin, "UPDATE tenants SET active = true"),
+        (PostgresRole::Admin, "UPDATE tenants SET wrapped_secret = wrapped_secret"),
         (PostgresRole::Admin, "UPDATE api_keys SET hash = hash"),
         (PostgresRole::Admin, "DELETE FROM api_keys"),
     ] {
