@@ -19,6 +19,7 @@ use chopmark_tests::{
     tally, verify,
 };
 use rand::{Rng, RngExt as _, seq::IndexedRandom as _, seq::SliceRandom as _};
+use serde_json::Value;
 
 /// How long all that was accepted may take to be committed, once everything runs again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -295,6 +296,119 @@ async fn what_does_not_need_a_part_goes_on_without_it() {
     };
     within(COMMIT_TIMEOUT, is_taken).await;
     reads().await;
+}
+
+/// What an administrator decides is in force at every gateway within seconds, and what a tenant may use
+/// counts over all of them, whatever becomes of Redis.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_administrator_says_holds_at_every_gateway() {
+    let _alone = ALONE.lock().await;
+    let stack = Stack::start().await.unwrap();
+    let with = |key: &str| {
+        let key = key.to_owned();
+        stack.gateways.each_ref().map(|gateway| Api { key: key.clone(), ..gateway.clone() })
+    };
+    let everywhere = async |gateways: &[Api; 2], status: u16, code: &str| {
+        within(Duration::from_secs(30), async || {
+            for gateway in gateways {
+                let answer = gateway.get("/v1/evidence").await?;
+                anyhow::ensure!(answer.status == status, "{} {}", answer.status, answer.body);
+                anyhow::ensure!(code.is_empty() || answer.body["code"] == code, "{}", answer.body);
+            }
+            Ok(())
+        })
+        .await;
+    };
+    let writes = async |gateway: &Api, key: &str| gateway.post("/v1/evidence", key, 0, &evidence(key.as_bytes())).await;
+
+    // Keys: scopes, networks, a rotation with two that live, revocation.
+    let tenant = ["--tenant", Stack::TENANT];
+    let make = async |more: &[&str]| stack.admin(&[&["key", "create"], &tenant[..], more].concat()).await.unwrap();
+    let reader = with(&make(&["--scope", "read", "--allow", "127.0.0.0/8"]).await);
+    everywhere(&reader, 200, "").await;
+    assert_eq!(writes(&reader[0], "r").await.unwrap().body["code"], "api_key_scope_missing");
+    everywhere(&with(&make(&["--allow", "192.0.2.0/24"]).await), 403, "api_key_address_not_allowed").await;
+    let listed = stack.admin(&["key", "list", Stack::TENANT, "--json"]).await.unwrap();
+    let keys: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(!listed.contains(&reader[0].key), "a key is shown again");
+    let old = keys.iter().find(|key| key["allow"][0] == "127.0.0.0/8").unwrap()["key"].as_str().unwrap();
+    let rotated = [&["key", "rotate", old], &tenant[..], &["--overlap-hours", "1"]].concat();
+    let successor = with(&stack.admin(&rotated).await.unwrap());
+    everywhere(&reader, 200, "").await;
+    everywhere(&successor, 200, "").await;
+    assert_eq!(writes(&successor[0], "r").await.unwrap().status, 403, "scopes are those of the old key");
+    let revoked = stack.admin(&["key", "revoke", old]).await.unwrap();
+    assert_eq!(revoked, format!("{old} is revoked"));
+    everywhere(&reader, 401, "api_key_revoked").await;
+    everywhere(&successor, 200, "").await;
+    for (arguments, expected) in [
+        (&["key", "revoke", "key_nothing"][..], "there is no key key_nothing"),
+        (&["key", "create", "--tenant", "ten_nobody"], "ten_nobody is not a tenant"),
+        (&["key", "create", "--tenant", Stack::TENANT, "--expires", "2020-01-01T00:00:00Z"], "has passed already"),
+        (&["key", "create", "--tenant", Stack::TENANT, "--allow", "192.0.2.1/24"], "192.0.2.0/24 is meant"),
+        (&["quota", "set", "ten_nobody"], "ten_nobody is not a tenant"),
+    ] {
+        let error = stack.admin(arguments).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+
+    // Records of a day, over both gateways and through both kinds of calls.
+    stack.admin(&["quota", "set", Stack::TENANT, "--records-per-day", "10"]).await.unwrap();
+    let full = AtomicU64::new(0);
+    within(Duration::from_secs(30), async || {
+        let number = full.fetch_add(1, Ordering::Relaxed);
+        let answer = writes(&stack.gateways[usize::try_from(number % 2).unwrap()], &format!("day-{number}")).await?;
+        anyhow::ensure!(answer.status == 429, "{}", answer.status);
+        assert_eq!(answer.body["code"], "quota_exceeded");
+        Ok(())
+    })
+    .await;
+    for gateway in &stack.gateways {
+        assert_eq!(writes(gateway, "one-more").await.unwrap().body["code"], "quota_exceeded");
+        let known = writes(gateway, "day-0").await.unwrap().status;
+        assert!(matches!(known, 201 | 202), "what is known costs nothing: {known}");
+    }
+
+    // Requests a second: both gateways together allow what the tenant may, with Redis and without.
+    let limits = ["quota", "set", Stack::TENANT, "--requests-per-second", "5", "--burst", "20"];
+    assert!(stack.admin(&limits).await.unwrap().contains("5 requests a second, 20 at once"));
+    let sevenfold = async || {
+        let (begun, mut passed) = (Instant::now(), 0);
+        for number in 0..140_usize {
+            passed += u64::from(stack.gateways[number % 2].get("/v1/evidence").await.unwrap().status == 200);
+        }
+        (passed, 5 * (begun.elapsed().as_secs() + 1))
+    };
+    within(Duration::from_secs(30), async || {
+        let (passed, refilled) = sevenfold().await;
+        anyhow::ensure!((1..=20 + refilled).contains(&passed), "{passed} passed");
+        Ok(())
+    })
+    .await;
+    stack.kill_server("redis").await.unwrap();
+    let (passed, refilled) = sevenfold().await;
+    assert!((1..=2 * (20 + refilled)).contains(&passed), "{passed} passed without Redis");
+    stack.start_server("redis").await.unwrap();
+    stack.admin(&["quota", "set", Stack::TENANT]).await.unwrap();
+
+    // Suspended: reading goes on.
+    stack.admin(&["tenant", "suspend", Stack::TENANT]).await.unwrap();
+    within(Duration::from_secs(30), async || {
+        let answer = writes(&stack.gateways[0], "suspended").await?;
+        anyhow::ensure!(answer.body["code"] == "tenant_suspended", "{}", answer.status);
+        Ok(())
+    })
+    .await;
+    everywhere(&stack.gateways, 200, "").await;
+    stack.admin(&["tenant", "resume", Stack::TENANT]).await.unwrap();
+    within(Duration::from_secs(30), async || {
+        let answer = writes(&stack.gateways[0], "resumed").await?;
+        anyhow::ensure!(answer.status == 202, "{}", answer.body);
+        Ok(())
+    })
+    .await;
+    let tenants = stack.admin(&["tenant", "list"]).await.unwrap();
+    assert!(tenants.contains("active=true") && tenants.contains(Stack::TENANT), "{tenants}");
 }
 
 /// Waits until a check holds.

@@ -115,6 +115,18 @@ impl Stack {
         Ok(())
     }
 
+    /// `chopmark admin` with these arguments; what it printed, or what it said of its failure.
+    pub async fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let config = self.folder().join("admin.toml");
+        let mut command = Command::new(binary());
+        let output = command.arg("admin").args(arguments).arg("--config").arg(config).output().await?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    }
+
+    /// The tenant of the stack's API key.
+    pub const TENANT: &str = "ten_native";
+
     /// Log of a role, for what a failure has to show.
     pub fn log(&self, role: &str) -> String {
         fs::read_to_string(self.folder().join(format!("{role}.log"))).unwrap_or_default()

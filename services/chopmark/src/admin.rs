@@ -1,5 +1,7 @@
 //! `chopmark admin`: what an operator does by hand.
 
+pub(crate) mod accounts;
+
 use std::{
     fs,
     io::Write as _,
@@ -8,30 +10,23 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use chopmark_domain::{auth::ApiKey, seal::KeyEncryptionKey};
 use chopmark_node::guard::Guard;
-use chopmark_store::{PostgresRole, PostgresStore};
+use chopmark_store::PostgresStore;
 
 use crate::{
-    adapters,
-    cli::{
-        AdminCommand, GuardCommand, KeyCommand, KeyCreateArgs, MigrateArgs, SecretsArgs, TenantCommand,
-        TenantCreateArgs,
-    },
-    config::{Configured, load_key},
-    ledger::remote::RemoteReader,
+    cli::{AdminCommand, GuardCommand, MigrateArgs, SecretsArgs},
     output::{Out, shown},
     place::{Place, SECRETS},
     secrets,
-    system::{self, System},
-    tenants,
+    system::System,
 };
 
 pub(crate) async fn run(command: AdminCommand) -> anyhow::Result<ExitCode> {
     match command {
         AdminCommand::Secrets(args) => draw_secrets(&args),
-        AdminCommand::Tenant(TenantCommand::Create(args)) => create_tenant(args).await,
-        AdminCommand::Key(KeyCommand::Create(args)) => create_key(args).await,
+        AdminCommand::Tenant(command) => accounts::tenant(command).await,
+        AdminCommand::Key(command) => accounts::key(command).await,
+        AdminCommand::Quota(command) => accounts::quota(command).await,
         AdminCommand::Guard(GuardCommand::Adopt(args)) => {
             let place = Place::new(&args.data, Some(&args.guard))?;
             if !args.yes {
@@ -81,34 +76,6 @@ fn draw_secrets(args: &SecretsArgs) -> anyhow::Result<ExitCode> {
         secrets::draw(&path, &System)?;
         writeln!(Out::lock(), "{} {}", shown(&path), if is_there { "was there" } else { "is new" })?;
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn create_tenant(args: TenantCreateArgs) -> anyhow::Result<ExitCode> {
-    let configured = Configured::read(&args.config)?;
-    let (genesis, submitter) = (configured.genesis()?, configured.submitter()?);
-    let governance = args.approve_with.iter().map(|path| load_key(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    let kek = KeyEncryptionKey::new(configured.secrets()?.key_encryption_key);
-    let (network, stores) = (genesis.network.as_str(), adapters::database(&configured, PostgresRole::Admin).await?);
-    let ledger = RemoteReader::new(&configured.config.ledger.nodes, genesis)?.writer(submitter);
-    // The database first: no entry of a tenant whose secret is not kept.
-    tenants::insert(stores.tenants.as_ref(), &kek, &System, &args.tenant, network, system::now_ms()).await?;
-    tenants::register(&ledger, &governance, &args.tenant).await?;
-    writeln!(Out::lock(), "{} is a tenant of {network}", args.tenant)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn create_key(args: KeyCreateArgs) -> anyhow::Result<ExitCode> {
-    let configured = Configured::read(&args.config)?;
-    let network = configured.genesis()?.network.as_str();
-    let stores = adapters::database(&configured, PostgresRole::Admin).await?;
-    if stores.tenants.tenant(network, &args.tenant).await?.is_none() {
-        bail!("{} is not a tenant of {network}: run `chopmark admin tenant create` first", args.tenant);
-    }
-    let key = ApiKey::generate(network, &System)?;
-    let hashing_key = configured.secrets()?.api_keys;
-    tenants::ensure_key(stores.tenants.as_ref(), &key, &hashing_key, &args.tenant, system::now_ms()).await?;
-    writeln!(Out::lock(), "{}", key.reveal())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,12 +8,17 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ledger_core::{Hash32, member::is_domain, operation::is_tenant_id};
 
-use crate::{network::card::is_read_url, output::EXIT_USAGE, place::MEMBERS_MAX};
+use crate::{
+    admin::accounts::{KeyCommand, QuotaCommand, TenantCommand},
+    network::card::is_read_url,
+    output::EXIT_USAGE,
+    place::MEMBERS_MAX,
+};
 
 /// Where `chopmark dev` keeps everything unless told otherwise.
 const DATA_DEFAULT: &str = "chopmark-data";
 /// Where gateways and committers look for their configuration unless told otherwise.
-const CONFIG_DEFAULT: &str = "chopmark.toml";
+pub(crate) const CONFIG_DEFAULT: &str = "chopmark.toml";
 /// Seconds that `submit` waits for the commit: many times the slowest block, short enough to
 /// notice that nothing comes.
 const WAIT_SECONDS_DEFAULT: u32 = 60;
@@ -348,7 +353,7 @@ pub(crate) struct NetworkJoinArgs {
     pub(crate) observer: bool,
 }
 
-fn parse_tenant(text: &str) -> Result<String, String> {
+pub(crate) fn parse_tenant(text: &str) -> Result<String, String> {
     let refusal = "`ten_` and then 1 to 60 of a-z and 0-9 are expected";
     if is_tenant_id(text) { Ok(text.to_owned()) } else { Err(refusal.to_owned()) }
 }
@@ -659,6 +664,8 @@ pub(crate) enum AdminCommand {
     #[command(subcommand)]
     Key(KeyCommand),
     #[command(subcommand)]
+    Quota(QuotaCommand),
+    #[command(subcommand)]
     Guard(GuardCommand),
     Migrate(MigrateArgs),
 }
@@ -710,66 +717,6 @@ pub(crate) struct SecretsArgs {
     /// Folder for the files; made if missing
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-}
-
-/// Tenants: the platforms that use the API
-#[derive(Debug, Subcommand)]
-pub(crate) enum TenantCommand {
-    Create(TenantCreateArgs),
-}
-
-/// Adds a tenant, to the database and to the ledger
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Adds a tenant: its secret to the database, its name to the ledger. The ledger takes it with the \
-                  approval of a quorum of members, whose governance keys are named here. Repeating the command \
-                  changes nothing.",
-    after_long_help = "\
-Example:
-  chopmark admin tenant create ten_museum --config chopmark.toml \\
-    --approve-with net/a.example/keys/governance.pem --approve-with net/b.example/keys/governance.pem
-
-Exit status: 0 it is a tenant; 1 refused or failed."
-)]
-pub(crate) struct TenantCreateArgs {
-    /// Id of the tenant, `ten_` and a name
-    #[arg(value_name = "TENANT", value_parser = parse_tenant)]
-    pub(crate) tenant: String,
-
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
-    pub(crate) config: PathBuf,
-
-    /// Governance key of a member that approves; may be repeated
-    #[arg(long, value_name = "KEY.pem")]
-    pub(crate) approve_with: Vec<PathBuf>,
-}
-
-/// API keys
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeyCommand {
-    Create(KeyCreateArgs),
-}
-
-/// Makes an API key of a tenant and prints it, this once
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Makes an API key of a tenant, with the scopes read and write, and prints it. The database keeps a \
-                  keyed hash: nobody can show the key again.",
-    after_long_help = "\
-Example:
-  chopmark admin key create --tenant ten_museum --config chopmark.toml
-
-Exit status: 0 made; 1 refused or failed."
-)]
-pub(crate) struct KeyCreateArgs {
-    /// The tenant
-    #[arg(long, value_name = "TENANT", value_parser = parse_tenant)]
-    pub(crate) tenant: String,
-
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
-    pub(crate) config: PathBuf,
 }
 
 /// The guard: what a node remembers of its own signatures

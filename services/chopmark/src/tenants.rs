@@ -19,6 +19,8 @@ use ledger_core::{
 };
 use zeroize::Zeroizing;
 
+use crate::admin::accounts::KeyTerms;
+
 /// Heights during which the approval of a new tenant holds.
 const APPROVAL_HEIGHTS: u64 = 1_000_000;
 
@@ -65,7 +67,7 @@ pub(crate) async fn register(ledger: &dyn LedgerWriter, governance: &[SigningKey
 
 /// Puts a tenant with a secret of its own into the database, unless it is there.
 pub(crate) async fn insert(
-    store: &dyn TenantStore,
+    store: &(impl TenantStore + ?Sized),
     kek: &KeyEncryptionKey,
     random: &dyn Random,
     tenant: &str,
@@ -92,7 +94,7 @@ pub(crate) async fn insert(
 
 /// Makes sure that the database knows `key` as a key of `tenant` with every scope.
 pub(crate) async fn ensure_key(
-    store: &dyn TenantStore,
+    store: &(impl TenantStore + ?Sized),
     key: &ApiKey,
     hashing_key: &[u8; 32],
     tenant: &str,
@@ -102,15 +104,29 @@ pub(crate) async fn ensure_key(
     if store.api_key(&hash).await?.is_some() {
         return Ok(());
     }
+    let terms = KeyTerms { scopes: vec![Scope::Read, Scope::Write], allowed: Vec::new(), expires_at: None };
+    insert_key(store, key, hashing_key, tenant, terms, now_ms).await
+}
+
+/// Puts the hash of a key of `tenant` into the database.
+pub(crate) async fn insert_key(
+    store: &(impl TenantStore + ?Sized),
+    key: &ApiKey,
+    hashing_key: &[u8; 32],
+    tenant: &str,
+    terms: KeyTerms,
+    now_ms: u64,
+) -> anyhow::Result<()> {
+    let hash = key.hash(hashing_key);
     let row = ApiKeyRow {
         id: format!("key_{}", &hash.to_string()[..24]),
         hash,
         tenant: tenant.to_owned(),
         network: key.network().to_owned(),
-        scopes: vec![Scope::Read, Scope::Write],
-        allowed: Vec::new(),
+        scopes: terms.scopes,
+        allowed: terms.allowed,
         created_at: now_ms,
-        expires_at: None,
+        expires_at: terms.expires_at,
         revoked_at: None,
     };
     store.insert_api_key(row).await.context("store the API key")
