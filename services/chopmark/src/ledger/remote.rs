@@ -1,32 +1,38 @@
 //! The ledger ports over nodes elsewhere, by their internal interfaces.
 //!
-//! Reads go to one node as long as it answers. Whoever has no answer soon asks the next one too and
-//! takes the first answer, so that a node that hangs costs a moment and not a time limit.
-//! Submissions go to all of them; operation ids make that safe. What a node says is believed here as
-//! what a database says: a committer checks every block for itself before it projects it.
+//! Reads go to one node: every second the newest among the well ones is chosen. Whoever has no answer
+//! soon asks the next one too and takes the first answer, so that a node that hangs costs a moment and
+//! not a time limit. What a node says is believed here as what a database says: a committer checks every
+//! block for itself before it projects it.
+//!
+//! Submissions go to all of them; operation ids make that safe. An outcome, which lets a committer forget
+//! an operation, is believed when so many nodes say it that one of them is honest.
 
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use async_trait::async_trait;
+use bytes::Bytes;
 use chopmark_domain::ports::{
     BlockRef, DigestHits, LedgerBlock, LedgerReader, LedgerReceipt, LedgerStatus, LedgerWriter, PortError, PortResult,
     SubmitResult,
 };
 use ledger_core::{
-    Hash32, SigningKey, batch::Submission, digests::Algorithm, genesis::Genesis, merkle::LeafIndex,
-    operation::SignedOperation, tile::TilePath,
+    Hash32, SigningKey, batch::Submission, digests::Algorithm, genesis::Genesis, member::faults_tolerated,
+    merkle::LeafIndex, operation::SignedOperation, tile::TilePath,
 };
 use reqwest::{Client, Response, StatusCode};
 use serde::de::DeserializeOwned;
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     PORT, merged,
@@ -42,8 +48,18 @@ use crate::network::peering::{self, bounded};
 const HEDGE_AFTER: Duration = Duration::from_millis(400);
 /// How long one node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for blocks, of which an answer may have many MiB, over a slow way.
+const BLOCKS_TIMEOUT: Duration = Duration::from_secs(60);
+const BLOCKS_HEDGE_AFTER: Duration = Duration::from_secs(5);
+/// Between two looks at which node is the best to read from.
+const CHOICE_AGE: Duration = Duration::from_secs(1);
 /// How long it may take to decide a submission; the committer gives up before that.
 const SUBMIT_TIMEOUT: Duration = Duration::from_secs(70);
+/// Time for nodes to take a submission whose outcomes are known: whoever proposes next may need it.
+const STRAGGLER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Submissions under way to one node: more than a committer has under way, so that only those to a node
+/// that hangs reach it.
+const POSTS_MAX: usize = 32;
 
 /// The nodes, as those see them who read.
 #[derive(Clone)]
@@ -62,8 +78,13 @@ struct Nodes {
     urls: Vec<String>,
     genesis: Genesis,
     chain: Hash32,
-    /// The one that answered last, by its place in `urls`.
+    /// The one to read from, by its place in `urls`.
     preferred: AtomicUsize,
+    /// When all were last compared.
+    chosen: Mutex<Option<Instant>>,
+    /// Nodes that have to agree on an outcome.
+    witnesses: usize,
+    posts: Vec<Arc<Semaphore>>,
     /// What the last status said.
     well: AtomicBool,
     /// Of nodes that are away, too: statements that they signed are still about.
@@ -76,13 +97,20 @@ impl RemoteReader {
         if urls.is_empty() {
             bail!("nodes is empty: name at least one node's internal interface");
         }
-        let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        let urls: Vec<String> = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        // Whoever names fewer nodes than it takes trusts those that it names.
+        let witnesses = urls.len().min(faults_tolerated(genesis.members.len()) + 1);
+        // Gateways begin at different nodes.
+        let first = usize::try_from(RandomState::new().build_hasher().finish() % 1024).unwrap_or_default();
         Ok(Self(Arc::new(Nodes {
             http: peering::http()?,
+            preferred: AtomicUsize::new(first % urls.len()),
+            chosen: Mutex::default(),
+            witnesses,
+            posts: urls.iter().map(|_| Arc::new(Semaphore::new(POSTS_MAX))).collect(),
             urls,
             chain: genesis.chain_id(),
             genesis,
-            preferred: AtomicUsize::new(0),
             well: AtomicBool::new(true),
             statement_keys: Mutex::default(),
         })))
@@ -178,6 +206,53 @@ impl Nodes {
     }
 }
 
+impl Nodes {
+    /// Asks all nodes how they stand, and reads from the best of those that answer soon from now on.
+    async fn choose(self: &Arc<Self>) -> PortResult<StatusView> {
+        let mut asked = JoinSet::new();
+        for at in 0..self.urls.len() {
+            let nodes = Arc::clone(self);
+            asked.spawn(async move {
+                let read = |bytes: &[u8]| Ok(serde_json::from_slice::<StatusView>(bytes)?);
+                (at, nodes.ask_one(at, &Ask::new("status".to_owned()), read).await)
+            });
+        }
+        let first = self.preferred.load(Ordering::Relaxed);
+        let rank = |at: usize, view: &StatusView| (view.well, view.checkpoint_height, at == first);
+        let deadline = tokio::time::Instant::now() + HEDGE_AFTER;
+        let (mut best, mut reasons): (Option<(usize, StatusView)>, _) = (None, Vec::new());
+        loop {
+            let answer = if best.is_some() {
+                let Ok(answer) = tokio::time::timeout_at(deadline, asked.join_next()).await else { break };
+                answer
+            } else {
+                asked.join_next().await
+            };
+            match answer {
+                Some(Ok((at, Ok(Some(view))))) => {
+                    if best.as_ref().is_none_or(|(of, best)| rank(at, &view) > rank(*of, best)) {
+                        best = Some((at, view));
+                    }
+                }
+                Some(Ok((at, Ok(None)))) => reasons.push(format!("{}: an answer without content", self.urls[at])),
+                Some(Ok((at, Err(error)))) => reasons.push(format!("{}: {error:#}", self.urls[at])),
+                Some(Err(error)) => reasons.push(error.to_string()),
+                None => break,
+            }
+        }
+        let unavailable = || PortError::Unavailable { port: PORT, reason: reasons.join("; ") };
+        let (at, view) = best.ok_or_else(unavailable)?;
+        self.preferred.store(at, Ordering::Relaxed);
+        *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        Ok(view)
+    }
+
+    fn is_chosen(&self) -> bool {
+        let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        chosen.is_some_and(|at| at.elapsed() < CHOICE_AGE)
+    }
+}
+
 async fn refusal(answer: Response) -> RefusalView {
     let body = bounded(answer, ANSWER_BYTES_MAX).await.unwrap_or_default();
     serde_json::from_slice(&body).unwrap_or_default()
@@ -190,13 +265,15 @@ impl LedgerReader for RemoteReader {
     }
 
     async fn status(&self) -> PortResult<LedgerStatus> {
-        let view: StatusView = self.present("status".to_owned()).await?;
+        let view = if self.0.is_chosen() { self.present("status".to_owned()).await? } else { self.0.choose().await? };
         self.0.well.store(view.well, Ordering::Relaxed);
         Ok(view.status())
     }
 
     async fn blocks(&self, from: u64, max: usize) -> PortResult<Vec<LedgerBlock>> {
-        let ask = Ask { bytes_max: BLOCKS_BYTES_MAX, ..Ask::new(format!("blocks?from={from}&max={max}")) };
+        let path = format!("blocks?from={from}&max={max}");
+        let (hedge_after, timeout) = (BLOCKS_HEDGE_AFTER, BLOCKS_TIMEOUT);
+        let ask = Ask { bytes_max: BLOCKS_BYTES_MAX, hedge_after, timeout, ..Ask::new(path) };
         let found = self.0.ask(ask, wire::decode_blocks).await?;
         Ok(found.unwrap_or_default())
     }
@@ -279,53 +356,106 @@ impl LedgerReader for RemoteReader {
 
 /// What one node made of a submission.
 enum Posted {
-    Ended(Vec<EndedView>),
-    Malformed(Vec<(usize, String)>),
+    /// Nothing more will be said of it.
+    Settled(Verdict),
     Full,
     Refused(String),
 }
 
+/// What honest nodes agree on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// An outcome for each operation.
+    Ended(Vec<SubmitResult>),
+    /// Positions of operations that can never be part of a block; the others were not looked at. The
+    /// reasons are for people and may differ.
+    Malformed(Vec<usize>),
+}
+
 impl Nodes {
-    async fn post(&self, at: usize, submission: Vec<u8>) -> anyhow::Result<Posted> {
+    async fn post(&self, at: usize, submission: Bytes, count: usize) -> anyhow::Result<(Posted, RefusalView)> {
+        let Ok(_place) = self.posts[at].try_acquire() else {
+            bail!("{POSTS_MAX} submissions wait there already");
+        };
         let url = format!("{}/internal/v1/submissions", self.urls[at]);
         let answer = self.http.post(url).body(submission).timeout(SUBMIT_TIMEOUT).send().await?;
         let status = answer.status();
         if status == StatusCode::OK {
-            return Ok(Posted::Ended(serde_json::from_slice(&bounded(answer, ANSWER_BYTES_MAX).await?)?));
+            let ended: Vec<EndedView> = serde_json::from_slice(&bounded(answer, ANSWER_BYTES_MAX).await?)?;
+            let results: Option<Vec<SubmitResult>> = ended.into_iter().map(result).collect();
+            let Some(results) = results.filter(|results| results.len() == count) else {
+                bail!("not one outcome for each operation");
+            };
+            return Ok((Posted::Settled(Verdict::Ended(results)), RefusalView::default()));
         }
         let refusal = refusal(answer).await;
-        match status {
-            StatusCode::SERVICE_UNAVAILABLE if refusal.full => Ok(Posted::Full),
+        let posted = match status {
+            StatusCode::SERVICE_UNAVAILABLE if refusal.full => Posted::Full,
             StatusCode::UNPROCESSABLE_ENTITY if !refusal.malformed.is_empty() => {
-                Ok(Posted::Malformed(refusal.malformed))
+                let mut places: Vec<usize> = refusal.malformed.iter().map(|(place, _)| *place).collect();
+                places.sort_unstable();
+                places.dedup();
+                if places.last().is_some_and(|last| *last >= count) {
+                    bail!("it finds fault with an operation that it was not sent");
+                }
+                Posted::Settled(Verdict::Malformed(places))
             }
-            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => Ok(Posted::Refused(refusal.title)),
+            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => Posted::Refused(refusal.title.clone()),
             status => bail!("{status}: {}", refusal.title),
-        }
+        };
+        Ok((posted, refusal))
     }
 }
 
 impl RemoteWriter {
-    /// Posts to all nodes and returns what the first that can say has said; the others go on.
-    async fn post_to_all(&self, submission: &[u8]) -> PortResult<Posted> {
-        let mut asked = JoinSet::new();
+    /// Posts to all nodes until so many say the same that one of them is honest; the others have a moment
+    /// to take it too. With it come the reasons of the malformed, as the last of them gives them.
+    async fn post_to_all(&self, submission: Bytes, count: usize) -> PortResult<(Verdict, Vec<(usize, String)>)> {
+        let (mut asked, settled) = (JoinSet::new(), CancellationToken::new());
         for at in 0..self.nodes.urls.len() {
-            let (nodes, submission) = (Arc::clone(&self.nodes), submission.to_vec());
-            asked.spawn(async move { (at, nodes.post(at, submission).await) });
+            let (nodes, submission, settled) = (Arc::clone(&self.nodes), submission.clone(), settled.clone());
+            asked.spawn(async move {
+                let too_late = async {
+                    settled.cancelled().await;
+                    tokio::time::sleep(STRAGGLER_TIMEOUT).await;
+                };
+                tokio::select! {
+                    posted = nodes.post(at, submission, count) => (at, posted),
+                    () = too_late => (at, Err(anyhow::anyhow!("too late"))),
+                }
+            });
         }
         let (mut is_full, mut refused, mut away) = (false, Vec::new(), Vec::new());
+        let mut verdicts: Vec<(Verdict, usize)> = Vec::new();
         while let Some(answer) = asked.join_next().await {
             let (at, posted) = answer.map_err(|error| PortError::Broken { port: PORT, reason: error.to_string() })?;
             let url = &self.nodes.urls[at];
             match posted {
-                Ok(posted @ (Posted::Ended(_) | Posted::Malformed(_))) => {
-                    asked.detach_all();
-                    return Ok(posted);
+                Ok((Posted::Settled(verdict), refusal)) => {
+                    let place = verdicts.iter().position(|(known, _)| *known == verdict);
+                    let place = place.unwrap_or_else(|| {
+                        verdicts.push((verdict, 0));
+                        verdicts.len() - 1
+                    });
+                    verdicts[place].1 += 1;
+                    if verdicts[place].1 >= self.nodes.witnesses {
+                        settled.cancel();
+                        asked.detach_all();
+                        return Ok((verdicts.swap_remove(place).0, refusal.malformed));
+                    }
                 }
-                Ok(Posted::Full) => is_full = true,
-                Ok(Posted::Refused(reason)) => refused.push(format!("{url}: {reason}")),
+                Ok((Posted::Full, _)) => is_full = true,
+                Ok((Posted::Refused(reason), _)) => refused.push(format!("{url}: {reason}")),
                 Err(error) => away.push(format!("{url}: {error:#}")),
             }
+        }
+        if !verdicts.is_empty() {
+            // Too few can say, or they contradict each other; said again later, more will.
+            let (needed, said) = (self.nodes.witnesses, verdicts.iter().map(|(_, nodes)| nodes).max());
+            refused.append(&mut away);
+            let others = refused.join("; ");
+            let reason = format!("{} nodes agree on an outcome and {needed} have to; {others}", said.unwrap_or(&0));
+            return Err(PortError::Unavailable { port: PORT, reason });
         }
         if is_full {
             return Err(PortError::Full(PORT));
@@ -351,19 +481,15 @@ impl LedgerWriter for RemoteWriter {
     async fn submit(&self, operations: Vec<SignedOperation>) -> PortResult<Vec<SubmitResult>> {
         let count = operations.len();
         let submission = Submission::sign(&self.nodes.chain, &self.submitter, operations.clone()).encode();
-        match self.post_to_all(&submission).await? {
-            Posted::Ended(ended) => {
-                let results: Option<Vec<SubmitResult>> = ended.into_iter().map(result).collect();
-                let results = results.filter(|results| results.len() == count).context("not one outcome for each");
-                results.map_err(|error| PortError::Unavailable { port: PORT, reason: error.to_string() })
-            }
-            Posted::Malformed(faults) => {
-                let (results, sound) = without(operations, faults);
+        match self.post_to_all(submission.into(), count).await? {
+            (Verdict::Ended(results), _) => Ok(results),
+            (Verdict::Malformed(places), mut reasons) => {
+                // At least one is taken out, so that this ends.
+                reasons.retain(|(place, _)| places.contains(place));
+                let (results, sound) = without(operations, reasons);
                 let ended = if sound.is_empty() { Vec::new() } else { self.submit(sound).await? };
                 merged(results, ended)
             }
-            Posted::Full => Err(PortError::Full(PORT)),
-            Posted::Refused(reason) => Err(PortError::Broken { port: PORT, reason }),
         }
     }
 }
@@ -429,25 +555,32 @@ mod tests {
         url
     }
 
-    fn reader<const N: usize>(nodes: [Does; N]) -> RemoteReader {
+    /// Some nodes of a network with so many members; the first is read from.
+    fn reader_among<const N: usize>(members: u8, nodes: [Does; N]) -> RemoteReader {
         let key = |seed: u8| Hash32(SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes());
-        let member = Member {
-            cosigner_key: key(1),
-            domain: "a.example".to_owned(),
-            governance_key: key(2),
-            log_key: key(3),
-            submitter_keys: vec![key(4)],
-            validator_key: key(5),
+        let member = |at: u8| Member {
+            cosigner_key: key(8 * at + 1),
+            domain: format!("{}.example", char::from(b'a' + at)),
+            governance_key: key(8 * at + 2),
+            log_key: key(8 * at + 3),
+            submitter_keys: vec![key(8 * at + 4)],
+            validator_key: key(8 * at + 5),
         };
         let genesis = Genesis {
-            members: MemberSet::new(vec![member]).unwrap(),
+            members: MemberSet::new((0..members).map(member).collect()).unwrap(),
             network: Network::Sandbox,
             origin: "a.example/log".to_owned(),
             policy: Policy::default(),
             time: 0,
             v: V1,
         };
-        RemoteReader::new(&nodes.map(node), genesis).unwrap()
+        let reader = RemoteReader::new(&nodes.map(node), genesis).unwrap();
+        reader.0.preferred.store(0, Ordering::Relaxed);
+        reader
+    }
+
+    fn reader_of<const N: usize>(nodes: [Does; N]) -> RemoteReader {
+        reader_among(1, nodes)
     }
 
     fn preferred(reader: &RemoteReader) -> usize {
@@ -457,7 +590,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_answers_is_asked_from_then_on() {
         for first in [Does::Hang, Does::NotFound, Does::Away, Does::Refuse(503, "{}"), Does::Answer("no JSON")] {
-            let reader = reader([first, Does::Answer("\"the policy\"")]);
+            let reader = reader_of([first, Does::Answer("\"the policy\"")]);
             assert_eq!(reader.policy().await.unwrap(), "the policy", "{first:?}");
             assert_eq!(preferred(&reader), 1, "{first:?}");
         }
@@ -465,18 +598,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_exists_is_looked_for_at_all_nodes() {
-        let behind = reader([Does::Nothing, Does::Answer("the entry")]);
+        let behind = reader_of([Does::Nothing, Does::Answer("the entry")]);
         assert_eq!(behind.entry(LeafIndex(0)).await.unwrap().unwrap(), b"the entry");
-        let missing = reader([Does::Nothing, Does::Away]);
+        let missing = reader_of([Does::Nothing, Does::Away]);
         assert_eq!(missing.entry(LeafIndex(0)).await.unwrap(), None);
         // What may well not exist is believed to be nowhere.
-        let unknown = reader([Does::Nothing, Does::Answer("7")]);
+        let unknown = reader_of([Does::Nothing, Does::Answer("7")]);
         assert_eq!(unknown.find_entry(&Hash32::ZERO).await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn nodes_that_are_all_away_are_named() {
-        let reader = reader([Does::Away, Does::NotFound]);
+        let reader = reader_of([Does::Away, Does::NotFound]);
         let error = reader.status().await.unwrap_err();
         assert!(matches!(error, PortError::Unavailable { .. }));
         for url in &reader.0.urls {
@@ -486,41 +619,108 @@ mod tests {
 
     #[tokio::test]
     async fn statement_keys_of_nodes_that_are_away_are_remembered() {
-        let reader = reader([Does::Answer("[\"one\"]"), Does::Away]);
+        let reader = reader_of([Does::Answer("[\"one\"]"), Does::Away]);
         reader.0.statement_keys.lock().unwrap().insert(1, vec!["two".to_owned()]);
         assert_eq!(reader.statement_keys().await.unwrap(), ["one", "two"]);
     }
 
-    async fn submitted<const N: usize>(nodes: [Does; N], count: u8) -> PortResult<Vec<SubmitResult>> {
-        let writer = reader(nodes).writer(SigningKey::from_bytes(&[4; 32]));
+    async fn submitted<const N: usize>(members: u8, nodes: [Does; N], count: u8) -> PortResult<Vec<SubmitResult>> {
+        let writer = reader_among(members, nodes).writer(SigningKey::from_bytes(&[4; 32]));
         let operation = |number| SignedOperation { operation: vec![number], signatures: Vec::new() };
         writer.submit((0..count).map(operation).collect()).await
     }
 
+    const ENDED: Does = Does::Answer(
+        r#"[{"request":"0000000000000000000000000000000000000000000000000000000000000000","index":7},
+            {"request":"0000000000000000000000000000000000000000000000000000000000000000","code":"tenant_unknown"}]"#,
+    );
+    const LIE: Does = Does::Answer(
+        r#"[{"request":"0000000000000000000000000000000000000000000000000000000000000000","index":8},
+            {"request":"0000000000000000000000000000000000000000000000000000000000000000","code":"tenant_unknown"}]"#,
+    );
+    const FULL: Does = Does::Refuse(503, r#"{"title":"full","status":503,"full":true}"#);
+    const REFUSED: Does = Does::Refuse(422, r#"{"title":"not signed","status":422}"#);
+    const MALFORMED: Does = Does::Refuse(422, r#"{"title":"1","status":422,"malformed":[[0,"too long"]]}"#);
+
     #[tokio::test]
-    async fn one_node_that_takes_a_submission_is_enough() {
-        const ENDED: &str = r#"[{"request":"0000000000000000000000000000000000000000000000000000000000000000","index":7},
-            {"request":"0000000000000000000000000000000000000000000000000000000000000000","code":"tenant_unknown"}]"#;
-        for other in [Does::Away, Does::Hang, Does::Refuse(503, r#"{"title":"full","status":503,"full":true}"#)] {
-            let results = submitted([other, Does::Answer(ENDED)], 2).await.unwrap();
-            let ended = |result| SubmitResult::Ended { request: Hash32::ZERO, result };
-            assert_eq!(results, [ended(Ok(7)), ended(Err(RejectionCode::TenantUnknown))], "{other:?}");
+    async fn an_outcome_is_believed_when_an_honest_node_is_among_those_who_say_it() {
+        let ended = |result| SubmitResult::Ended { request: Hash32::ZERO, result };
+        let expected = [ended(Ok(7)), ended(Err(RejectionCode::TenantUnknown))];
+        // Of four members one may lie; another may be away, hang, or be full.
+        for other in [Does::Away, Does::Hang, FULL, MALFORMED, LIE] {
+            for nodes in [[other, ENDED, ENDED, ENDED], [ENDED, other, Does::Away, ENDED]] {
+                assert_eq!(submitted(4, nodes, 2).await.unwrap(), expected, "{other:?}");
+            }
         }
+        // One node's word is none, whatever it says.
+        for said in [ENDED, LIE, MALFORMED] {
+            for others in [Does::Away, REFUSED, FULL] {
+                let error = submitted(4, [others, said, others, others], 2).await.unwrap_err();
+                assert!(matches!(error, PortError::Unavailable { .. }), "{said:?} {others:?}: {error}");
+            }
+        }
+        let error = submitted(4, [ENDED, LIE, Does::Away, Does::Away], 2).await.unwrap_err();
+        assert!(matches!(error, PortError::Unavailable { .. }), "{error}");
+        // Where one's own node is all that is named, it is trusted.
+        assert_eq!(submitted(4, [ENDED], 2).await.unwrap(), expected);
         // Not one outcome for each.
-        let error = submitted([Does::Answer(ENDED)], 3).await.unwrap_err();
+        let error = submitted(4, [ENDED; 4], 3).await.unwrap_err();
         assert!(matches!(error, PortError::Unavailable { .. }), "{error}");
     }
 
     #[tokio::test]
     async fn refusals_of_submissions_are_told_apart() {
-        const FULL: Does = Does::Refuse(503, r#"{"title":"full","status":503,"full":true}"#);
-        const REFUSED: Does = Does::Refuse(422, r#"{"title":"not signed","status":422}"#);
-        const MALFORMED: Does = Does::Refuse(422, r#"{"title":"1","status":422,"malformed":[[0,"too long"]]}"#);
-        assert!(matches!(submitted([Does::Away, FULL], 1).await, Err(PortError::Full(_))));
-        assert!(matches!(submitted([REFUSED, REFUSED], 1).await, Err(PortError::Broken { .. })));
+        assert!(matches!(submitted(4, [Does::Away, FULL], 1).await, Err(PortError::Full(_))));
+        assert!(matches!(submitted(4, [REFUSED, REFUSED], 1).await, Err(PortError::Broken { .. })));
         // The one that is away may take it when it is back.
-        assert!(matches!(submitted([REFUSED, Does::Away], 1).await, Err(PortError::Unavailable { .. })));
-        let results = submitted([MALFORMED], 1).await.unwrap();
+        assert!(matches!(submitted(4, [REFUSED, Does::Away], 1).await, Err(PortError::Unavailable { .. })));
+        let results = submitted(4, [MALFORMED, Does::Hang, MALFORMED], 1).await.unwrap();
         assert_eq!(results, [SubmitResult::Malformed("too long".to_owned())]);
+        // Of what was not sent nothing can be malformed; repeating it would never end.
+        const BEYOND: Does = Does::Refuse(422, r#"{"title":"1","status":422,"malformed":[[1,"too long"]]}"#);
+        assert!(matches!(submitted(4, [BEYOND, BEYOND], 1).await, Err(PortError::Unavailable { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_hangs_holds_so_many_submissions_and_no_more() {
+        let writer = reader_among(1, [Does::Hang, ENDED]).writer(SigningKey::from_bytes(&[4; 32]));
+        let operations = || (0_u8..2).map(|number| SignedOperation { operation: vec![number], signatures: Vec::new() });
+        let mut submissions = JoinSet::new();
+        for _ in 0..POSTS_MAX {
+            let writer = writer.clone();
+            submissions.spawn(async move { writer.submit(operations().collect()).await.unwrap() });
+        }
+        submissions.join_all().await;
+        writer.submit(operations().collect()).await.unwrap();
+        assert_eq!(writer.nodes.posts[0].available_permits(), 0);
+        assert_eq!(writer.nodes.posts[1].available_permits(), POSTS_MAX);
+    }
+
+    #[tokio::test]
+    async fn the_newest_well_node_is_read_from() {
+        const OLD: Does = Does::Answer(
+            r#"{"height":5,"checkpoint_height":5,"size":9,"root":"0000000000000000000000000000000000000000000000000000000000000000","checkpoint":"","well":true}"#,
+        );
+        const NEW: Does = Does::Answer(
+            r#"{"height":9,"checkpoint_height":9,"size":9,"root":"0000000000000000000000000000000000000000000000000000000000000000","checkpoint":"","well":true}"#,
+        );
+        const SICK: Does = Does::Answer(
+            r#"{"height":9,"checkpoint_height":9,"size":9,"root":"0000000000000000000000000000000000000000000000000000000000000000","checkpoint":"","well":false}"#,
+        );
+        for (nodes, best) in [
+            ([OLD, OLD, NEW], 2),
+            ([SICK, OLD, Does::Away], 1),
+            ([OLD, OLD, Does::Hang], 0),
+            ([Does::Hang, NEW, NEW], 1),
+        ] {
+            let reader = reader_of(nodes);
+            reader.status().await.unwrap();
+            assert!(preferred(&reader) == best || (best == 1 && preferred(&reader) == 2), "{nodes:?}");
+        }
+        assert!(!{
+            let sick = reader_of([SICK]);
+            sick.status().await.unwrap();
+            sick.is_well()
+        });
     }
 }

@@ -7,7 +7,7 @@ use actix_web::{
     http::StatusCode,
     web::{self, Data, Path, Query, ServiceConfig},
 };
-use chopmark_domain::ports::{LedgerReader, PortError, PortResult};
+use chopmark_domain::ports::{LedgerBlock, LedgerReader, PortError, PortResult};
 use chopmark_node::NodeHandle;
 use ledger_core::{Hash32, digests::Algorithm, merkle::LeafIndex, tile::TilePath};
 use serde::Serialize;
@@ -15,9 +15,13 @@ use serde::Serialize;
 use super::{
     NodeReader,
     wire::{
-        BlockRefView, BlocksQuery, HitsQuery, HitsView, ReceiptView, RefusalView, StatusView, WAIT_MS_MAX, WaitQuery,
+        BLOCKS_BYTES, BLOCKS_MAX, BlockRefView, BlocksQuery, HITS_MAX, HitsQuery, HitsView, ReceiptView, RefusalView,
+        StatusView, WAIT_MS_MAX, WaitQuery, encode_blocks,
     },
 };
+
+/// Blocks read in one go: full ones take 4 MiB each.
+const BLOCKS_AT_ONCE: usize = 4;
 
 /// Adds the routes.
 pub(crate) fn register(config: &mut ServiceConfig, node: &NodeHandle) {
@@ -89,7 +93,23 @@ async fn wait(node: NodeData, query: Query<WaitQuery>) -> HttpResponse {
 }
 
 async fn blocks(node: NodeData, query: Query<BlocksQuery>) -> HttpResponse {
-    bytes_if_any(node.blocks(query.from, query.max).await.map(|blocks| Some(super::wire::encode_blocks(&blocks))))
+    bytes_if_any(read_blocks(&node, &query).await.map(|blocks| Some(encode_blocks(&blocks))))
+}
+
+/// A few at a time, until the answer is full: what is asked for is no bound on memory.
+async fn read_blocks(node: &NodeReader, query: &BlocksQuery) -> PortResult<Vec<LedgerBlock>> {
+    let max = query.max.min(BLOCKS_MAX);
+    let (mut blocks, mut bytes) = (Vec::new(), 0);
+    while blocks.len() < max && bytes < BLOCKS_BYTES {
+        let from = query.from.saturating_add(blocks.len() as u64);
+        let more = node.blocks(from, BLOCKS_AT_ONCE.min(max - blocks.len())).await?;
+        if more.is_empty() {
+            break;
+        }
+        bytes += more.iter().flat_map(|block| &block.entries).map(Vec::len).sum::<usize>();
+        blocks.extend(more);
+    }
+    Ok(blocks)
 }
 
 async fn entry(node: NodeData, index: Path<u64>) -> HttpResponse {
@@ -115,7 +135,7 @@ fn digest_of((algorithm, digest): &(String, String)) -> Option<(Algorithm, Hash3
 
 async fn find_digest(node: NodeData, path: Path<(String, String)>, query: Query<HitsQuery>) -> HttpResponse {
     let Some((algorithm, digest)) = digest_of(&path) else { return bad("a digest") };
-    json(node.find_digest(algorithm, &digest, LeafIndex(query.from), query.max).await.map(HitsView::from))
+    json(node.find_digest(algorithm, &digest, LeafIndex(query.from), query.max.min(HITS_MAX)).await.map(HitsView::from))
 }
 
 async fn absence(node: NodeData, path: Path<(String, String)>) -> HttpResponse {

@@ -30,7 +30,9 @@ pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
 pub(super) const WAIT_MS_MAX: u64 = 30_000;
 /// Version of the encoding of blocks.
 const BLOCKS_VERSION: u8 = 1;
-const BLOCKS_MAX: usize = 4096;
+pub(super) const BLOCKS_MAX: usize = 4096;
+/// Most leaf indexes of a digest in one answer: several times what gateways ask for at once.
+pub(super) const HITS_MAX: usize = 4096;
 /// A block has an entry for each of its operations, and few of its own.
 const ENTRIES_MAX: usize = BATCH_BYTES_MAX / 64;
 
