@@ -219,10 +219,9 @@ impl Reader {
         match self.committed.get(&partition).copied().flatten() {
             Some(committed) if committed == offset => Ok(()),
             None if offset == 0 => Ok(()),
-            None => {
-                tracing::warn!(partition, offset, "nothing was ever committed; beginning with the first message kept");
-                Ok(())
-            }
+            // Nothing was ever committed, or the group was forgotten: either way there were messages
+            // before this one, and nobody knows that they were done.
+            None => Err(missing(partition, 0, offset)),
             // Either the offsets moved between their being read here and by librdkafka, or messages
             // are missing. The member before us can only have moved them forward.
             Some(_) => {
