@@ -194,7 +194,8 @@ END
 ready() {
     case $1 in
     # The port opens before requests are served.
-    kafka) open_port "${port[kafka]}" && tail -c "+$2" "$dir/kafka.log" | grep -q 'Kafka Server started' ;;
+    # grep reads to the end (-c, not -q): a pipe that it left early would count as a failure.
+    kafka) open_port "${port[kafka]}" && tail -c "+$2" "$dir/kafka.log" | grep -c 'Kafka Server started' >/dev/null ;;
     postgres) "$(find /usr/lib/postgresql/*/bin/pg_isready | sort -V | tail -1)" -q -h 127.0.0.1 -p "${port[postgres]}" ;;
     redis) [ "$(redis-cli -p "${port[redis]}" ping 2>/dev/null)" = PONG ] ;;
     prometheus) curl -fso /dev/null "http://127.0.0.1:${port[prometheus]}/-/ready" ;;
