@@ -386,8 +386,13 @@ async fn what_an_administrator_says_holds_at_every_gateway() {
     })
     .await;
     stack.kill_server("redis").await.unwrap();
-    let (passed, refilled) = sevenfold().await;
-    assert!((1..=2 * (20 + refilled)).contains(&passed), "{passed} passed without Redis");
+    within(Duration::from_secs(30), async || {
+        let (passed, refilled) = sevenfold().await;
+        assert!(passed <= 2 * (20 + refilled), "{passed} passed without Redis");
+        anyhow::ensure!(passed > 0, "nothing passes without Redis");
+        Ok(())
+    })
+    .await;
     stack.start_server("redis").await.unwrap();
     stack.admin(&["quota", "set", Stack::TENANT]).await.unwrap();
 
