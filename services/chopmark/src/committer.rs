@@ -32,7 +32,7 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
     let signals = Signals::listen()?;
     let stores = adapters::database(&configured, PostgresRole::Committer).await?;
     let queue = adapters::queue(&configured, network.as_str()).await?;
-    let reader = RemoteReader::new(&configured.config.ledger.nodes, genesis.clone())?;
+    let reader = RemoteReader::new(&configured.nodes()?, genesis.clone())?;
     let ports = SubmitPorts {
         consumer: Box::new(queue.consumer().await?),
         store: stores.operations,

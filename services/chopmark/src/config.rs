@@ -3,7 +3,8 @@
 //! named as files.
 
 use std::{
-    fs,
+    collections::HashMap,
+    env, fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -36,9 +37,20 @@ pub(crate) struct LedgerSection {
     /// `genesis.json` of the network, from a member's folder: what is trusted.
     genesis: PathBuf,
     /// Internal interfaces of nodes. Read from the first that answers, submitted to all.
-    pub(crate) nodes: Vec<String>,
+    nodes: Vec<String>,
     /// Key that signs submissions (PEM); committers and `chopmark admin tenant create` need it.
     submitter_key_file: Option<PathBuf>,
+}
+
+/// A text that may hold a password: nothing prints it.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// The database.
@@ -46,7 +58,7 @@ pub(crate) struct LedgerSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DatabaseSection {
     /// `postgres://…` or `sqlite:PATH`.
-    url: Option<String>,
+    url: Option<Secret>,
     /// File that holds the URL, where it has a password in it.
     url_file: Option<PathBuf>,
 }
@@ -56,7 +68,7 @@ pub(crate) struct DatabaseSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct CacheSection {
     /// `redis://…` or `memory:`.
-    url: Option<String>,
+    url: Option<Secret>,
     /// File that holds the URL, where it has a password in it.
     url_file: Option<PathBuf>,
 }
@@ -116,27 +128,75 @@ pub(crate) struct Secrets {
 impl Configured {
     /// Reads the file and what the environment overrides.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        Self::read_with(
+            path,
+            env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+        )
+    }
+
+    fn read_with(path: &Path, variables: HashMap<String, String>) -> anyhow::Result<Self> {
         if !path.is_file() {
             bail!("{} is not there: name the configuration with --config", path.display());
         }
+        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        // Not the library's own message: it quotes the line.
+        if let Err(error) = text.parse::<toml::Table>() {
+            let at = error.span().map_or(0, |span| span.start);
+            let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+            bail!("{}, line {line}: {}", path.display(), unquoted(error.message()));
+        }
+        let mut builder = config::Config::builder().add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        for (variable, key) in LISTS {
+            if let Some(list) = variables.get(variable).filter(|list| !list.is_empty()) {
+                builder = builder.set_override(key, list.split(',').map(str::trim).collect::<Vec<_>>())?;
+            }
+        }
         let environment = config::Environment::with_prefix("CHOPMARK").prefix_separator("__").separator("__");
-        // A list is given with commas.
-        let environment = environment
-            .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("ledger.nodes")
-            .with_list_parse_key("kafka.brokers");
-        let file = config::File::from(path).format(config::FileFormat::Toml);
-        let read = config::Config::builder().add_source(file).add_source(environment).build();
-        let read = read.with_context(|| format!("read {}", path.display()))?;
-        let config: Config = read.try_deserialize().with_context(|| format!("{} cannot be used", path.display()))?;
+        let environment = environment.ignore_empty(true).source(Some(variables));
+        let read = builder.add_source(environment).build().and_then(config::Config::try_deserialize);
+        let config: Config = read.map_err(|error| {
+            anyhow::anyhow!("{}, or what the environment overrides: {}", path.display(), unquoted(&error.to_string()))
+        })?;
         let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
-        Ok(Self { config, path })
+        let configured = Self { config, path };
+        configured.nodes()?;
+        Ok(configured)
     }
 
     /// A path of the file: relative ones start at the file's folder.
     fn at(&self, path: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("/")).join(path)
+    }
+
+    /// URLs of the internal interfaces of nodes.
+    pub(crate) fn nodes(&self) -> anyhow::Result<Vec<String>> {
+        let (nodes, path) = (&self.config.ledger.nodes, self.path.display());
+        if nodes.is_empty() {
+            bail!("{path}: ledger.nodes is empty: name at least one node's internal interface");
+        }
+        let mut known: Vec<reqwest::Url> = Vec::new();
+        for (number, node) in nodes.iter().enumerate() {
+            let refused = |why: &str| anyhow::anyhow!("{path}: ledger.nodes, number {}: {why}", number + 1);
+            let form = "http://HOST:PORT or https://HOST:PORT is expected";
+            let url = reqwest::Url::parse(node).map_err(|_| refused(form))?;
+            if !matches!(url.scheme(), "http" | "https")
+                || !url.has_host()
+                || url.path() != "/"
+                || url.query().is_some()
+            {
+                return Err(refused(form));
+            }
+            if !url.username().is_empty() || url.password().is_some() {
+                return Err(refused("a name or a password is in it; nodes ask for none"));
+            }
+            if known.contains(&url) {
+                return Err(refused("it is named twice; f + 1 nodes have to be different ones"));
+            }
+            known.push(url);
+        }
+        Ok(nodes.clone())
     }
 
     /// What is missing, by the name that it has in the file.
@@ -169,18 +229,22 @@ impl Configured {
     /// URL of the database; it may hold a password.
     pub(crate) fn database(&self) -> anyhow::Result<Zeroizing<String>> {
         let DatabaseSection { url, url_file } = &self.config.database;
-        self.url("database", url.as_deref(), url_file.as_deref())
+        let url = self.url("database", url.as_ref(), url_file.as_deref())?;
+        match url.strip_prefix("sqlite:").filter(|file| !file.starts_with(':')) {
+            Some(file) => Ok(Zeroizing::new(format!("sqlite:{}", self.at(Path::new(file)).display()))),
+            None => Ok(url),
+        }
     }
 
     /// URL of the cache; it may hold a password.
     pub(crate) fn cache(&self) -> anyhow::Result<Zeroizing<String>> {
         let CacheSection { url, url_file } = &self.config.cache;
-        self.url("cache", url.as_deref(), url_file.as_deref())
+        self.url("cache", url.as_ref(), url_file.as_deref())
     }
 
-    fn url(&self, section: &str, url: Option<&str>, file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
+    fn url(&self, section: &str, url: Option<&Secret>, file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
         match (url, file) {
-            (Some(url), None) => Ok(Zeroizing::new(url.to_owned())),
+            (Some(Secret(url)), None) => Ok(Zeroizing::new(url.clone())),
             (None, Some(file)) => Ok(Zeroizing::new(secrets::read(&self.at(file))?.trim().to_owned())),
             _ => bail!("{} needs {section}.url or {section}.url_file, and not both", self.path.display()),
         }
@@ -189,7 +253,20 @@ impl Configured {
     /// Settings of the queue.
     pub(crate) fn kafka(&self) -> anyhow::Result<KafkaSettings> {
         let missing = || self.missing("table [kafka]", "gateways and committers meet in a queue that both reach");
-        self.config.kafka.clone().ok_or_else(missing)
+        let mut settings = self.config.kafka.clone().ok_or_else(missing)?;
+        if let Some(tls) = &mut settings.tls {
+            for file in [&mut tls.ca, &mut tls.certificate, &mut tls.key].into_iter().flatten() {
+                *file = self.at(file);
+            }
+            if let Some(key) = &tls.key {
+                secrets::read(key).context("kafka.tls.key")?;
+            }
+        }
+        if let Some(sasl) = &mut settings.sasl {
+            sasl.password_file = self.at(&sasl.password_file);
+            secrets::read(&sasl.password_file).context("kafka.sasl.password_file")?;
+        }
+        Ok(settings)
     }
 
     pub(crate) fn gateway(&self) -> anyhow::Result<&GatewaySection> {
@@ -205,10 +282,134 @@ impl Configured {
     }
 }
 
+/// Lists among the keys; in the environment they have commas.
+const LISTS: [(&str, &str); 2] =
+    [("CHOPMARK__LEDGER__NODES", "ledger.nodes"), ("CHOPMARK__KAFKA__BROKERS", "kafka.brokers")];
+
+/// A message without the values that it quotes: any may be a password that stands in the wrong place.
+fn unquoted(message: &str) -> String {
+    let parts = message.split('"').enumerate();
+    parts.map(|(number, part)| if number % 2 == 0 { part } else { "\"…\"" }).collect()
+}
+
 /// Loads a key from `NAME.pem`.
 pub(crate) fn load_key(path: &Path) -> anyhow::Result<SigningKey> {
     let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".pem"));
     let name = name.with_context(|| format!("{} is not named NAME.pem, as keys are", path.display()))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(chopmark_node::keys::load(folder, name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const PLAIN: &str = r#"
+        [ledger]
+        genesis = "net/genesis.json"
+        nodes = ["http://127.0.0.1:1", "https://node.example/"]
+        [kafka]
+        brokers = ["127.0.0.1:2"]
+        [kafka.tls]
+        ca = "tls/ca.pem"
+        [kafka.sasl]
+        mechanism = "SCRAM-SHA-512"
+        user = "chopmark"
+        password_file = "kafka.password"
+        [database]
+        url = "sqlite:data/chopmark.db"
+        [cache]
+        url = "redis://:hunter2@127.0.0.1:3"
+        [secrets]
+        key_encryption_key_file = "kek.key"
+        ids_key_file = "ids.key"
+        api_keys_key_file = "api.key"
+    "#;
+
+    fn read(text: &str, variables: &[(&str, &str)]) -> (tempfile::TempDir, anyhow::Result<Configured>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chopmark.toml");
+        fs::write(&path, text).unwrap();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let read = Configured::read_with(&path, variables);
+        (folder, read)
+    }
+
+    fn refusal(text: &str, variables: &[(&str, &str)]) -> String {
+        format!("{:#}", read(text, variables).1.unwrap_err())
+    }
+
+    #[test]
+    fn paths_begin_at_the_files_folder() {
+        let (folder, read) = read(PLAIN, &[]);
+        let configured = read.unwrap();
+        let expected = folder.path().join("data/chopmark.db");
+        assert_eq!(*configured.database().unwrap(), format!("sqlite:{}", expected.display()));
+        let password = folder.path().join("kafka.password");
+        assert!(format!("{:#}", configured.kafka().unwrap_err()).contains("kafka.sasl.password_file"));
+        fs::write(&password, "secret\n").unwrap();
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(format!("{:#}", configured.kafka().unwrap_err()).contains("can be read by others"));
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+        let kafka = configured.kafka().unwrap();
+        assert_eq!(kafka.sasl.unwrap().password_file, password);
+        assert_eq!(kafka.tls.unwrap().ca.unwrap(), folder.path().join("tls/ca.pem"));
+    }
+
+    #[test]
+    fn the_environment_overrides_and_changes_no_text() {
+        let (_folder, read) = read(
+            PLAIN,
+            &[
+                ("CHOPMARK__LEDGER__NODES", "http://127.0.0.1:7, http://127.0.0.1:8"),
+                ("CHOPMARK__KAFKA__PARTITIONS", "6"),
+                ("CHOPMARK__KAFKA__SASL__USER", "0123"),
+                ("CHOPMARK__DATABASE__URL", ""),
+                ("CHOPMARK_OTHER", "x"),
+            ],
+        );
+        let configured = read.unwrap();
+        assert_eq!(configured.nodes().unwrap(), ["http://127.0.0.1:7", "http://127.0.0.1:8"]);
+        let kafka = configured.config.kafka.as_ref().unwrap();
+        assert_eq!((kafka.partitions, kafka.sasl.as_ref().unwrap().user.as_str()), (6, "0123"));
+        assert!(configured.database().unwrap().contains("chopmark.db"), "an empty variable overrides nothing");
+    }
+
+    #[test]
+    fn no_message_and_no_debug_output_holds_a_secret() {
+        let (_folder, whole) = read(PLAIN, &[]);
+        assert!(!format!("{:?}", whole.unwrap()).contains("hunter2"));
+        for (good, bad) in [
+            // A quote that is missing, a value that stands in the wrong place, a key that is none.
+            ("3\"\n", "3\n"),
+            ("[kafka]", "[kafka]\npartitions = \"hunter2\""),
+            ("[cache]", "[cache]\npassword = \"hunter2\""),
+            ("[cache]", "[cache]\nurl_file = [\"hunter2\"]"),
+            ("[secrets]", "[secrets"),
+            ("mechanism = \"SCRAM-SHA-512\"", "mechanism = \"hunter2"),
+        ] {
+            let text = refusal(&PLAIN.replacen(good, bad, 1), &[]);
+            assert!(!text.contains("hunter2") && text.contains("chopmark.toml"), "{bad}: {text}");
+        }
+        let text = refusal(PLAIN, &[("CHOPMARK__KAFKA__PARTITIONS", "hunter2")]);
+        assert!(!text.contains("hunter2") && text.contains("environment"), "{text}");
+    }
+
+    #[test]
+    fn nodes_that_are_none_are_refused_by_number() {
+        for (nodes, expected) in [
+            ("[]", "ledger.nodes is empty"),
+            (r#"["127.0.0.1:1"]"#, "number 1: http://HOST:PORT"),
+            (r#"["http://a:1", "ftp://b:1"]"#, "number 2: http://HOST:PORT"),
+            (r#"["http://a:1/internal"]"#, "number 1: http://HOST:PORT"),
+            (r#"["http://me:hunter2@a:1"]"#, "number 1: a name or a password"),
+            (r#"["http://a:80", "http://b:1", "http://A"]"#, "number 3: it is named twice"),
+        ] {
+            let text = PLAIN.replacen(r#"["http://127.0.0.1:1", "https://node.example/"]"#, nodes, 1);
+            let refusal = refusal(&text, &[]);
+            assert!(refusal.contains(expected) && !refusal.contains("hunter2"), "{nodes}: {refusal}");
+        }
+    }
 }

@@ -106,7 +106,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let governance = governance.collect::<Result<Vec<_>, _>>()?;
     // The database first: once the ledger has a block, a database without tenant is a lost one.
     tenants::insert(store.as_ref(), &kek, random.as_ref(), TENANT, NETWORK, system::now_ms()).await?;
-    tenants::register(ledger.as_ref(), &governance, TENANT).await?;
+    tenants::register(ledger.as_ref(), node.height(), &governance, TENANT).await?;
     let key = load_or_draw_api_key(&place)?;
     tenants::ensure_key(store.as_ref(), &key, &hashing_key, TENANT, system::now_ms()).await?;
 

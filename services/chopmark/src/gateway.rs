@@ -42,7 +42,7 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
         store: stores.operations,
         projection: stores.projection,
         tenants: stores.tenants,
-        ledger: Arc::new(RemoteReader::new(&configured.config.ledger.nodes, genesis)?),
+        ledger: Arc::new(RemoteReader::new(&configured.nodes()?, genesis)?),
         clock: random.clone(),
         random,
         originals,

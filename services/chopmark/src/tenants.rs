@@ -21,21 +21,29 @@ use zeroize::Zeroizing;
 
 use crate::admin::accounts::KeyTerms;
 
-/// Heights during which the approval of a new tenant holds.
-const APPROVAL_HEIGHTS: u64 = 1_000_000;
+/// Heights during which the approval of a new tenant holds, at least: about a day of full blocks.
+const APPROVAL_HEIGHTS: u64 = 100_000;
 
 /// Registers `tenant` on the ledger with the approval of these governance keys, of which a quorum is
-/// needed. Repeating it changes nothing.
-pub(crate) async fn register(ledger: &dyn LedgerWriter, governance: &[SigningKey], tenant: &str) -> anyhow::Result<()> {
+/// needed. `height` is the ledger's. Repeating it changes nothing.
+pub(crate) async fn register(
+    ledger: &dyn LedgerWriter,
+    height: u64,
+    governance: &[SigningKey],
+    tenant: &str,
+) -> anyhow::Result<()> {
     let chain = ledger.chain();
     let mut approvers: Vec<[u8; 32]> = governance.iter().map(|key| key.verifying_key().to_bytes()).collect();
     approvers.sort_unstable();
-    // An operation id has one outcome for ever. One try with too few approvals must not stand in the way
-    // of the next.
-    let op = tagged("chopmark/register-tenant/v2", &[&chain.0, tenant.as_bytes(), approvers.as_flattened()]);
+    // In steps, so that a repetition says the same for long.
+    let expires = (height / APPROVAL_HEIGHTS + 2) * APPROVAL_HEIGHTS;
+    // An operation id has one outcome for ever. One try with too few approvals, or too late, must not stand
+    // in the way of the next.
+    let parts: [&[u8]; 4] = [&chain.0, tenant.as_bytes(), approvers.as_flattened(), &expires.to_be_bytes()];
+    let op = tagged("chopmark/register-tenant/v3", &parts);
     let operation = Operation::TenantSet(Box::new(TenantSet {
         chain,
-        expires: APPROVAL_HEIGHTS,
+        expires,
         key: None,
         op,
         replaces: Hash32::ZERO,

@@ -1,12 +1,19 @@
 //! Tenants, their keys, and what they may use.
 
-use std::{io::Write as _, num::NonZeroU32, path::Path, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    io::Write as _,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use chopmark_api::time::Timestamp;
 use chopmark_domain::{
     auth::ApiKey,
-    ports::TenantAdmin,
+    ports::{LedgerReader as _, TenantAdmin},
     quota::{Limits, Rate},
     seal::KeyEncryptionKey,
     tenant::{ApiKeyRow, Scope, TenantRow},
@@ -30,6 +37,9 @@ use crate::{
 /// How long a rotated key lives on: a day's deployments reach everything that uses it.
 const OVERLAP_HOURS_DEFAULT: u64 = 24;
 const HOUR_MS: u64 = 3_600_000;
+/// How long nodes may take to sign their first checkpoint.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(30);
+const LEDGER_PAUSE: Duration = Duration::from_millis(200);
 
 /// Tenants: the platforms that use the API
 #[derive(Debug, Subcommand)]
@@ -343,12 +353,25 @@ async fn create_tenant(args: TenantCreateArgs) -> anyhow::Result<()> {
     let governance = args.approve_with.iter().map(|path| load_key(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let kek = KeyEncryptionKey::new(configured.secrets()?.key_encryption_key);
     let (network, stores) = (genesis.network.as_str(), adapters::database(&configured, PostgresRole::Admin).await?);
-    let ledger = RemoteReader::new(&configured.config.ledger.nodes, genesis)?.writer(submitter);
+    let reader = RemoteReader::new(&configured.nodes()?, genesis)?;
+    let (height, ledger) = (published_height(&reader).await?, reader.writer(submitter));
     // The database first: no entry of a tenant whose secret is not kept.
     tenants::insert(stores.tenants.as_ref(), &kek, &System, tenant, network, system::now_ms()).await?;
-    tenants::register(&ledger, &governance, tenant).await?;
+    tenants::register(&ledger, height, &governance, tenant).await?;
     writeln!(Out::lock(), "{tenant} is a tenant of {network}")?;
     Ok(())
+}
+
+/// The ledger's height; nodes that have just been started are waited for.
+async fn published_height(reader: &RemoteReader) -> anyhow::Result<u64> {
+    let begun = Instant::now();
+    loop {
+        match reader.status().await {
+            Ok(status) => return Ok(status.height),
+            Err(error) if begun.elapsed() > LEDGER_TIMEOUT => return Err(error.into()),
+            Err(_) => tokio::time::sleep(LEDGER_PAUSE).await,
+        }
+    }
 }
 
 async fn set_active(args: &TenantArgs, active: bool) -> anyhow::Result<()> {
