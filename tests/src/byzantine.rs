@@ -561,9 +561,10 @@ impl Liar {
         self.forged.push(part(0, ForgedContent::Init(slot, len)));
     }
 
-    /// Sound proposals, streamed in the turns of others.
+    /// Sound proposals, streamed in the turns of others. Each has an operation of its own: an empty block
+    /// of the same millisecond would be the very one that an honest proposer makes.
     fn other_turns(&mut self) -> anyhow::Result<()> {
-        let (header, batch) = self.sound(true)?;
+        let (header, batch) = self.sound(false)?;
         let (height, value, time) = (header.height, header.hash(), header.time);
         let bytes = Proposal { header, batch }.encode();
         let own = address(&self.signer.public());
