@@ -41,6 +41,10 @@ lint:
 deny:
     scripts/deny.sh
 
+# Image, Compose file and chart, without Docker and without a cluster (needs Go)
+deploy:
+    scripts/check-deploy.sh
+
 # The shell verifier and the Go verifier over the corpus of receipts (needs Go)
 corpus:
     tests/corpus/check.sh

@@ -10,7 +10,7 @@ packages=(libsqlite3-dev libpq-dev libssl-dev make g++ pkg-config openssl curl j
 servers=(openjdk-17-jre-headless maven postgresql redis-server prometheus util-linux)
 case ${1:-run} in
 test)
-    packages+=(shellcheck python3-venv)
+    packages+=(shellcheck python3-venv python3-yaml)
     # The real servers.
     packages+=("${servers[@]}")
     # Faults of packets, in namespaces of their own: only the long runs need them.
