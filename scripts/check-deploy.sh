@@ -27,7 +27,8 @@ tool() {
     mkdir -p "$tools"
     local built
     built=$(mktemp -d "$tools/building.XXXXXX")
-    if ! GOBIN=$built CGO_ENABLED=0 GOFLAGS=-trimpath "$@" >"$built/log" 2>&1; then
+    # Three to ten minutes for Helm, by what else runs; more means that something hangs.
+    if ! GOBIN=$built CGO_ENABLED=0 GOFLAGS=-trimpath timeout 1800 "$@" >"$built/log" 2>&1; then
         cat "$built/log" >&2
         rm -rf "$built"
         fail "could not build $name"
