@@ -138,8 +138,9 @@ END
     local java=(java -Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1
         "-Dlog4j2.configurationFile=$here/kafka/log4j2.properties" -cp "$jars/*")
     if [ ! -f kafka/data/meta.properties ]; then
+        # 16 bytes in base64url; one that begins with a dash would be taken for an option.
         "${java[@]}" kafka.tools.StorageTool format --config kafka/server.properties \
-            --cluster-id "$(openssl rand 16 | base64 | tr '+/' '-_' | tr -d '=')" \
+            --cluster-id "$(openssl rand 16 | base64 | tr '+/' '-_' | tr -d '=' | sed 's/^-/A/')" \
             --add-scram "SCRAM-SHA-512=[name=chopmark,password=$(cat kafka/password)]" >>kafka.log 2>&1 ||
             fail "could not format Kafka's folder; see $dir/kafka.log"
     fi
