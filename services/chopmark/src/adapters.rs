@@ -23,7 +23,7 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    fn of<S: OperationStore + ProjectionStore + TenantAdmin + 'static>(store: S) -> Self {
+    pub(crate) fn of<S: OperationStore + ProjectionStore + TenantAdmin + 'static>(store: S) -> Self {
         let store = Arc::new(store);
         Self { operations: store.clone(), projection: store.clone(), tenants: store }
     }

@@ -5,11 +5,17 @@ use std::{net::TcpListener, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use chopmark_domain::{Ports, Services, Settings, id::IdIssuer, seal::KeyEncryptionKey};
-use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
+use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals, Serving};
 use chopmark_store::PostgresRole;
+use zeroize::Zeroizing;
 
 use crate::{
-    adapters, cli::RoleArgs, config::Configured, ledger::remote::RemoteReader, signals::Signals, system::System,
+    adapters::{self, Stores},
+    cli::RoleArgs,
+    config::Configured,
+    ledger::remote::RemoteReader,
+    signals::Signals,
+    system::System,
     telemetry,
 };
 
@@ -18,43 +24,13 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(args.log_format)?;
     let metrics = telemetry::start_metrics()?;
     let configured = Configured::read(&args.config)?;
-    let section = configured.gateway()?;
-    let genesis = configured.genesis()?;
-    let (network, chain) = (genesis.network.as_str(), genesis.chain_id());
-    let secrets = configured.secrets()?;
-    let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
-    let (public, internal) = (bind(section.listen)?, bind(section.internal)?);
+    // Before anybody could hear of it.
     let mut signals = Signals::listen()?;
     let stores = adapters::database(&configured, PostgresRole::Gateway).await?;
-    let random = Arc::new(System);
-    let originals = match configured.originals(section) {
-        Some(folder) => {
-            let originals = ObjectOriginals::in_folder(&folder, random.clone());
-            Some(Arc::new(originals.with_context(|| format!("gateway.originals, {}", folder.display()))?) as Arc<_>)
-        }
-        None => None,
-    };
-    let adapters::Shared { cache, quotas } = adapters::cache(&configured, &chain)?;
-    let ports = Ports {
-        queue: Arc::new(adapters::queue(&configured, network).await?),
-        cache,
-        quotas,
-        store: stores.operations,
-        projection: stores.projection,
-        tenants: stores.tenants,
-        ledger: Arc::new(RemoteReader::new(&configured.nodes()?, genesis)?),
-        clock: random.clone(),
-        random,
-        originals,
-    };
-    let (ids, kek) = (IdIssuer::new(secrets.ids), KeyEncryptionKey::new(secrets.key_encryption_key));
-    let services = Arc::new(Services::new(ports, Settings::new(network, chain, ids, kek, secrets.api_keys)));
-    let defaults = GatewayConfig::default();
-    let config = GatewayConfig { workers: section.workers, trusted_proxies: section.trusted_proxies, ..defaults };
-    let serving = Gateway::new(services, config, move || metrics.render()).serve(public, internal)?;
+    let fence = Fence { stores, issuer: IdIssuer::new };
+    let serving = open(&configured, fence, move || metrics.render()).await?;
     let stopper = serving.stopper();
     let mut served = tokio::spawn(serving.run());
-    tracing::info!(listen = %section.listen, internal = %section.internal, network, "ready");
     tokio::select! {
         () = signals.wait() => {}
         ended = &mut served => {
@@ -65,4 +41,54 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
     stopper.stop().await;
     served.await??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What keeps one tenant from another's records before the database does: the queries of the store, and
+/// the tags in ids and cursors.
+pub(crate) struct Fence {
+    pub(crate) stores: Stores,
+    /// Makes the issuer of ids from the deployment's key.
+    pub(crate) issuer: fn(Zeroizing<[u8; 32]>) -> IdIssuer,
+}
+
+/// A gateway on its listeners, not yet served.
+pub(crate) async fn open(
+    configured: &Configured,
+    Fence { stores, issuer }: Fence,
+    metrics: impl Fn() -> String + Send + Sync + 'static,
+) -> anyhow::Result<Serving> {
+    let section = configured.gateway()?;
+    let genesis = configured.genesis()?;
+    let (network, chain) = (genesis.network.as_str(), genesis.chain_id());
+    let secrets = configured.secrets()?;
+    let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
+    let (public, internal) = (bind(section.listen)?, bind(section.internal)?);
+    let random = Arc::new(System);
+    let originals = match configured.originals(section) {
+        Some(folder) => {
+            let originals = ObjectOriginals::in_folder(&folder, random.clone());
+            Some(Arc::new(originals.with_context(|| format!("gateway.originals, {}", folder.display()))?) as Arc<_>)
+        }
+        None => None,
+    };
+    let adapters::Shared { cache, quotas } = adapters::cache(configured, &chain)?;
+    let ports = Ports {
+        queue: Arc::new(adapters::queue(configured, network).await?),
+        cache,
+        quotas,
+        store: stores.operations,
+        projection: stores.projection,
+        tenants: stores.tenants,
+        ledger: Arc::new(RemoteReader::new(&configured.nodes()?, genesis)?),
+        clock: random.clone(),
+        random,
+        originals,
+    };
+    let (ids, kek) = (issuer(secrets.ids), KeyEncryptionKey::new(secrets.key_encryption_key));
+    let services = Arc::new(Services::new(ports, Settings::new(network, chain, ids, kek, secrets.api_keys)));
+    let defaults = GatewayConfig::default();
+    let config = GatewayConfig { workers: section.workers, trusted_proxies: section.trusted_proxies, ..defaults };
+    let serving = Gateway::new(services, config, metrics).serve(public, internal)?;
+    tracing::info!(listen = %section.listen, internal = %section.internal, network, "ready");
+    Ok(serving)
 }

@@ -27,6 +27,8 @@ mod submit;
 mod system;
 mod telemetry;
 mod tenants;
+#[cfg(feature = "unfiltered")]
+mod unfiltered;
 mod unfinished;
 mod verify;
 mod version;
@@ -37,6 +39,8 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::runtime::Builder;
 
+#[cfg(feature = "unfiltered")]
+pub use self::unfiltered::unfiltered_gateway;
 use self::{
     cli::{Cli, Command},
     output::{EXIT_USAGE, Out, Usage},

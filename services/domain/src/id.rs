@@ -85,7 +85,11 @@ impl IdKind {
 
 /// Issues and recognises ids.
 #[derive(Clone)]
-pub struct IdIssuer(KeyedHasher);
+pub struct IdIssuer {
+    hasher: KeyedHasher,
+    #[cfg(feature = "unfiltered")]
+    is_credulous: bool,
+}
 
 /// The ids of one resource, in any kind.
 #[derive(Debug, Clone, Copy)]
@@ -110,13 +114,37 @@ impl IdIssuer {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "the caller's copy of the key ends here")]
     pub fn new(key: Zeroizing<[u8; 32]>) -> Self {
-        Self(KeyedHasher::new(key.as_ref()))
+        Self {
+            hasher: KeyedHasher::new(key.as_ref()),
+            #[cfg(feature = "unfiltered")]
+            is_credulous: false,
+        }
+    }
+
+    /// One that takes every id and every cursor for the caller's own, whatever its tag says. For the test
+    /// that shows what row-level security holds back by itself, and nothing else (ADR 0023).
+    #[cfg(feature = "unfiltered")]
+    #[must_use]
+    pub fn credulous(key: Zeroizing<[u8; 32]>) -> Self {
+        Self { is_credulous: true, ..Self::new(key) }
+    }
+
+    /// Whether tags are not looked at: never, but in that one test.
+    #[cfg(feature = "unfiltered")]
+    pub(crate) const fn is_credulous(&self) -> bool {
+        self.is_credulous
+    }
+
+    /// Whether tags are not looked at: never, but in that one test.
+    #[cfg(not(feature = "unfiltered"))]
+    pub(crate) const fn is_credulous(&self) -> bool {
+        false
     }
 
     /// The ids of `key` for `tenant`.
     #[must_use]
     pub fn ids(&self, tenant: &str, key: &ResourceKey) -> Issued {
-        Issued { key: *key, tags: self.0.hash(&[b"id", tenant.as_bytes(), &key.0]) }
+        Issued { key: *key, tags: self.hasher.hash(&[b"id", tenant.as_bytes(), &key.0]) }
     }
 
     /// The id of `key` as `kind`, for `tenant`.
@@ -137,13 +165,13 @@ impl IdIssuer {
     pub fn recognise_bytes(&self, kind: IdKind, tenant: &str, id: &[u8; ID_BYTES]) -> Option<ResourceKey> {
         let (key, _) = id.split_first_chunk::<16>()?;
         let key = ResourceKey(*key);
-        bool::from(self.ids(tenant, &key).bytes(kind).ct_eq(id)).then_some(key)
+        (bool::from(self.ids(tenant, &key).bytes(kind).ct_eq(id)) || self.is_credulous()).then_some(key)
     }
 
     /// Seals what a cursor says: only we can have issued it.
     pub(crate) fn cursor_tag(&self, scope: &[&[u8]]) -> Hash32 {
         let fields: Vec<&[u8]> = std::iter::once(&b"cursor"[..]).chain(scope.iter().copied()).collect();
-        self.0.hash(&fields)
+        self.hasher.hash(&fields)
     }
 }
 

@@ -11,6 +11,7 @@
 //! [`ResourceKey::of`]: chopmark_domain::id::ResourceKey::of
 
 mod failure;
+mod filter;
 mod pool;
 mod postgres;
 mod row;

@@ -35,12 +35,13 @@ pub use self::{
     settings::{PostgresRole, PostgresSettings, UrlError},
 };
 use self::{scope::Scope, settings::DatabaseUrl};
-use crate::{failure::Failure, pool::Pool, rules::TRANSACTION_ROWS_MAX};
+use crate::{failure::Failure, filter::TenantFilter, pool::Pool, rules::TRANSACTION_ROWS_MAX};
 
 /// The database of a production deployment: all three database ports, as far as its role reaches.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     pool: Pool<PostgresSettings>,
+    filter: TenantFilter,
 }
 
 impl PostgresStore {
@@ -50,9 +51,16 @@ impl PostgresStore {
         let task = spawn_blocking(move || {
             connect::check(&settings)?;
             let connections = settings.connections.max(1);
-            Ok(Self { pool: Pool::new(settings, connections) })
+            Ok(Self { pool: Pool::new(settings, connections), filter: TenantFilter::ON })
         });
         task.await.map_err(|error| PostgresOpenError::Worker(error.to_string()))?
+    }
+
+    /// Opens one whose reads for a tenant do not name it, so that row-level security alone keeps to its
+    /// rows. For the test that shows that it does, and nothing else (ADR 0023).
+    #[cfg(feature = "unfiltered")]
+    pub async fn open_unfiltered(settings: PostgresSettings) -> Result<Self, PostgresOpenError> {
+        Ok(Self { filter: TenantFilter::OFF, ..Self::open(settings).await? })
     }
 
     /// Applies the migrations that the database lacks and returns their versions: as `chopmark_owner`,
@@ -86,14 +94,14 @@ impl OperationStore for PostgresStore {
     }
 
     async fn find(&self, network: &str, tenant: &str, keys: &[ResourceKey]) -> PortResult<Vec<Option<OperationRow>>> {
-        let (scope, keys) = (Scope::tenant(network, tenant), keys.to_vec());
+        let (scope, filter, keys) = (Scope::tenant(network, tenant), self.filter, keys.to_vec());
         let (network, tenant) = (network.to_owned(), tenant.to_owned());
-        self.run(scope, move |connection| read::find(connection, &network, &tenant, &keys)).await
+        self.run(scope, move |connection| read::find(connection, filter, &network, &tenant, &keys)).await
     }
 
     async fn list(&self, query: ListQuery) -> PortResult<Vec<OperationRow>> {
-        let scope = Scope::tenant(&query.network, &query.tenant);
-        self.run(scope, move |connection| read::list(connection, &query)).await
+        let (scope, filter) = (Scope::tenant(&query.network, &query.tenant), self.filter);
+        self.run(scope, move |connection| read::list(connection, filter, &query)).await
     }
 
     async fn sealed_private(
@@ -103,9 +111,10 @@ impl OperationStore for PostgresStore {
         op: &Hash32,
         operation_hash: &Hash32,
     ) -> PortResult<Option<Vec<u8>>> {
-        let (scope, op, attempt) = (Scope::tenant(network, tenant), *op, *operation_hash);
+        let (scope, filter, op, attempt) = (Scope::tenant(network, tenant), self.filter, *op, *operation_hash);
         let (network, tenant) = (network.to_owned(), tenant.to_owned());
-        self.run(scope, move |connection| read::sealed_private(connection, &network, &tenant, &op, &attempt)).await
+        let work = move |connection: &mut _| read::sealed_private(connection, filter, &network, &tenant, &op, &attempt);
+        self.run(scope, work).await
     }
 
     async fn case_links(
@@ -116,9 +125,11 @@ impl OperationStore for PostgresStore {
         after: u64,
         limit: u32,
     ) -> PortResult<Vec<CaseLink>> {
-        let (scope, case) = (Scope::tenant(network, tenant), *case);
+        let (scope, filter, case) = (Scope::tenant(network, tenant), self.filter, *case);
         let (network, tenant) = (network.to_owned(), tenant.to_owned());
-        self.run(scope, move |connection| read::case_links(connection, &network, &tenant, &case, after, limit)).await
+        let work =
+            move |connection: &mut _| read::case_links(connection, filter, &network, &tenant, &case, after, limit);
+        self.run(scope, work).await
     }
 }
 
@@ -149,9 +160,9 @@ impl TenantStore for PostgresStore {
     }
 
     async fn tenant(&self, network: &str, id: &str) -> PortResult<Option<TenantRow>> {
-        let scope = Scope::tenant(network, id);
+        let (scope, filter) = (Scope::tenant(network, id), self.filter);
         let (network, id) = (network.to_owned(), id.to_owned());
-        self.run(scope, move |connection| tenants::find(connection, &network, &id)).await
+        self.run(scope, move |connection| tenants::find(connection, filter, &network, &id)).await
     }
 
     async fn insert_api_key(&self, key: ApiKeyRow) -> PortResult<()> {

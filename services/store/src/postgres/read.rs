@@ -1,7 +1,7 @@
 //! Reads of operations, their private parts and case links.
 //!
 //! Every query names network and tenant, though row-level security would add them: two fences, neither
-//! of which relies on the other.
+//! of which relies on the other. A test takes this one away to look at the other ([`TenantFilter`]).
 
 use std::collections::HashMap;
 
@@ -20,45 +20,54 @@ use ledger_core::hash::Hash32;
 use crate::{
     LIST_INDEXES_MAX, PAGE_ROWS_MAX,
     failure::Failure,
+    filter::TenantFilter,
     row::{CaseLinkRecord, OperationRecord, bound, kind_number, state_number},
     schema::{case_links, operations, private_parts},
 };
 
 pub(super) fn find(
     connection: &mut PgConnection,
+    filter: TenantFilter,
     network: &str,
     tenant: &str,
     keys: &[ResourceKey],
 ) -> Result<Vec<Option<OperationRow>>, Failure> {
-    let records: Vec<OperationRecord> = operations::table
-        .filter(operations::network.eq(network))
-        // No condition for an index: a key leads to one row, a tenant's index to all of its rows.
-        .filter(operations::tenant.is_not_distinct_from(tenant))
+    let mut select = operations::table
         .filter(operations::key.eq_any(keys.iter().map(|key| &key.0[..]).collect::<Vec<_>>()))
         .select(OperationRecord::as_select())
-        .load(connection)?;
+        .into_boxed();
+    if filter.is_on() {
+        // No condition for an index: a key leads to one row, a tenant's index to all of its rows.
+        let is_theirs = operations::tenant.is_not_distinct_from(tenant);
+        select = select.filter(operations::network.eq(network)).filter(is_theirs);
+    }
+    let records: Vec<OperationRecord> = select.load(connection)?;
     let rows = records.into_iter().map(|record| OperationRow::try_from(record).map(|row| (row.key, row)));
     let rows: HashMap<_, _> = rows.collect::<Result<_, _>>()?;
     Ok(keys.iter().map(|key| rows.get(key).cloned()).collect())
 }
 
-pub(super) fn list(connection: &mut PgConnection, query: &ListQuery) -> Result<Vec<OperationRow>, Failure> {
-    let records: Vec<OperationRecord> = select(query)?.load(connection)?;
+pub(super) fn list(
+    connection: &mut PgConnection,
+    filter: TenantFilter,
+    query: &ListQuery,
+) -> Result<Vec<OperationRow>, Failure> {
+    let records: Vec<OperationRecord> = select(filter, query)?.load(connection)?;
     Ok(records.into_iter().map(OperationRow::try_from).collect::<Result<_, _>>()?)
 }
 
 type Select<'a> = IntoBoxed<'a, diesel::dsl::Select<operations::table, AsSelect<OperationRecord, Pg>>, Pg>;
 
-/// The query by itself, so that a test can ask for its plan.
-pub(super) fn select(query: &ListQuery) -> Result<Select<'_>, Failure> {
+fn select(filter: TenantFilter, query: &ListQuery) -> Result<Select<'_>, Failure> {
     let mut select = operations::table
         .select(OperationRecord::as_select())
-        .filter(operations::network.eq(&query.network))
-        .filter(operations::tenant.eq(&query.tenant))
         .filter(operations::kind.eq(kind_number(query.kind)))
         .order(operations::sequence.desc())
         .limit(i64::from(query.limit.min(PAGE_ROWS_MAX)))
         .into_boxed();
+    if filter.is_on() {
+        select = select.filter(operations::network.eq(&query.network)).filter(operations::tenant.eq(&query.tenant));
+    }
     if let Some(before) = query.before {
         select = select.filter(operations::sequence.lt(bound(before)));
     }
@@ -78,17 +87,24 @@ pub(super) fn select(query: &ListQuery) -> Result<Select<'_>, Failure> {
     }
     if let Some(external) = &query.external_index {
         // The subquery alone finds the rows by the index over external ids; the second condition
-        // drops those where another attempt than the one that holds the id brought it.
-        let external = &external.0[..];
-        let attempts = || {
-            private_parts::table
-                .filter(private_parts::external_index.eq(external).and(private_parts::tenant.eq(&query.tenant)))
+        // drops those where another attempt than the one that holds the id brought it. A macro: a query
+        // that refers to one around it cannot be boxed.
+        macro_rules! brought_by {
+            ($attempt:expr) => {{
+                let attempts = || private_parts::table.filter($attempt);
+                let is_of = private_parts::sequence.eq(operations::sequence);
+                let is_held = private_parts::operation_hash.eq(operations::operation_hash);
+                select
+                    .filter(operations::sequence.eq_any(attempts().select(private_parts::sequence)))
+                    .filter(exists(attempts().filter(is_of).filter(is_held)))
+            }};
+        }
+        let has_id = || private_parts::external_index.eq(&external.0[..]);
+        select = if filter.is_on() {
+            brought_by!(has_id().and(private_parts::tenant.eq(&query.tenant)))
+        } else {
+            brought_by!(has_id())
         };
-        select = select.filter(operations::sequence.eq_any(attempts().select(private_parts::sequence))).filter(exists(
-            attempts()
-                .filter(private_parts::sequence.eq(operations::sequence))
-                .filter(private_parts::operation_hash.eq(operations::operation_hash)),
-        ));
     }
     if let Some(indexes) = &query.indexes {
         if indexes.len() > LIST_INDEXES_MAX {
@@ -102,40 +118,46 @@ pub(super) fn select(query: &ListQuery) -> Result<Select<'_>, Failure> {
 
 pub(super) fn sealed_private(
     connection: &mut PgConnection,
+    filter: TenantFilter,
     network: &str,
     tenant: &str,
     op: &Hash32,
     operation_hash: &Hash32,
 ) -> Result<Option<Vec<u8>>, Failure> {
     let key = ResourceKey::of(op, 0);
-    let sealed = operations::table
+    let mut select = operations::table
         .inner_join(private_parts::table)
-        .filter(operations::network.eq(network).and(operations::key.eq(&key.0[..])))
-        .filter(operations::op.eq(&op.0[..]).and(operations::tenant.is_not_distinct_from(tenant)))
+        .filter(operations::key.eq(&key.0[..]).and(operations::op.eq(&op.0[..])))
         .filter(private_parts::operation_hash.eq(&operation_hash.0[..]))
-        .filter(private_parts::tenant.eq(tenant))
         .select(private_parts::sealed)
-        .first(connection)
-        .optional()?;
-    Ok(sealed)
+        .into_boxed();
+    if filter.is_on() {
+        select = select
+            .filter(operations::network.eq(network).and(operations::tenant.is_not_distinct_from(tenant)))
+            .filter(private_parts::tenant.eq(tenant));
+    }
+    Ok(select.first(connection).optional()?)
 }
 
 pub(super) fn case_links(
     connection: &mut PgConnection,
+    filter: TenantFilter,
     network: &str,
     tenant: &str,
     case: &ResourceKey,
     after: u64,
     limit: u32,
 ) -> Result<Vec<CaseLink>, Failure> {
-    let records: Vec<CaseLinkRecord> = case_links::table
-        .filter(case_links::network.eq(network))
-        .filter(case_links::tenant.eq(tenant))
+    let mut select = case_links::table
         .filter(case_links::case_key.eq(&case.0[..]))
         .filter(case_links::position.gt(bound(after)))
         .order(case_links::position.asc())
         .limit(i64::from(limit.min(PAGE_ROWS_MAX)))
         .select(CaseLinkRecord::as_select())
-        .load(connection)?;
+        .into_boxed();
+    if filter.is_on() {
+        select = select.filter(case_links::network.eq(network)).filter(case_links::tenant.eq(tenant));
+    }
+    let records: Vec<CaseLinkRecord> = select.load(connection)?;
     Ok(records.into_iter().map(CaseLink::try_from).collect::<Result<_, _>>()?)
 }

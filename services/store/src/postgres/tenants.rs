@@ -14,6 +14,7 @@ use ledger_core::hash::Hash32;
 
 use crate::{
     failure::Failure,
+    filter::TenantFilter,
     row::{ApiKeyRecord, LimitsRecord, TenantRecord, signed},
     schema::{api_keys, tenants},
 };
@@ -24,8 +25,17 @@ pub(super) fn insert(connection: &mut PgConnection, tenant: TenantRow) -> Result
     Ok(inserted == 1)
 }
 
-pub(super) fn find(connection: &mut PgConnection, network: &str, id: &str) -> Result<Option<TenantRow>, Failure> {
-    let record = tenants::table.find((network, id)).select(TenantRecord::as_select()).first(connection).optional()?;
+pub(super) fn find(
+    connection: &mut PgConnection,
+    filter: TenantFilter,
+    network: &str,
+    id: &str,
+) -> Result<Option<TenantRow>, Failure> {
+    let mut rows = tenants::table.select(TenantRecord::as_select()).into_boxed();
+    if filter.is_on() {
+        rows = rows.filter(tenants::network.eq(network).and(tenants::id.eq(id)));
+    }
+    let record: Option<TenantRecord> = rows.first(connection).optional()?;
     Ok(record.map(TenantRow::try_from).transpose()?)
 }
 
