@@ -109,10 +109,16 @@ impl Stack {
 
     /// Empties the cache, if it is there.
     pub async fn flush_redis(&self) -> anyhow::Result<()> {
-        let text = fs::read_to_string(self.servers().join("servers.env"))?;
-        let url = text.lines().find_map(|line| line.strip_prefix("REDIS=")).context("the address of Redis")?;
-        Command::new("redis-cli").args(["-u", url, "FLUSHALL"]).output().await?;
+        Command::new("redis-cli").args(["-u", &self.server("REDIS")?, "FLUSHALL"]).output().await?;
         Ok(())
+    }
+
+    /// Address of a server, by its name in `servers.env`.
+    fn server(&self, name: &str) -> anyhow::Result<String> {
+        let text = fs::read_to_string(self.servers().join("servers.env"))?;
+        let addresses = text.lines().filter_map(|line| line.split_once('='));
+        let found = addresses.into_iter().find(|(known, _)| *known == name).map(|(_, address)| address.to_owned());
+        found.with_context(|| format!("servers.env names no {name}"))
     }
 
     /// `chopmark admin` with these arguments; what it printed, or what it said of its failure.
@@ -126,6 +132,26 @@ impl Stack {
 
     /// The tenant of the stack's API key.
     pub const TENANT: &str = "ten_native";
+
+    /// Adds a tenant, with the approval of all members.
+    pub async fn add_tenant(&self, tenant: &str) -> anyhow::Result<()> {
+        let key = |node: &str| format!("net/{}.localhost/keys/governance.pem", node.trim_start_matches("node-"));
+        let keys = NODES.map(|node| self.folder().join(key(node)).display().to_string());
+        let approvals = keys.iter().flat_map(|key| ["--approve-with", key]);
+        let arguments: Vec<&str> = ["tenant", "create", tenant].into_iter().chain(approvals).collect();
+        self.admin(&arguments).await.map(drop)
+    }
+
+    /// Runs SQL in the deployment's database, as the server's superuser.
+    pub async fn sql(&self, statements: &str) -> anyhow::Result<()> {
+        let server = self.server("POSTGRES")?;
+        let url = format!("{}/chopmark", server.trim_end_matches("/postgres"));
+        let mut command = Command::new("psql");
+        command.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--command", statements]).arg(url);
+        let output = command.output().await.context("run psql")?;
+        ensure!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
 
     /// Log of a role, for what a failure has to show.
     pub fn log(&self, role: &str) -> String {
