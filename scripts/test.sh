@@ -28,6 +28,12 @@ step "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 step "dependencies: licences, sources, bans"
 scripts/deny.sh
+step "no feature of the tests' in the binary"
+features=$(cargo tree --locked --package chopmark --edges features,no-dev)
+if grep -E 'feature "(unfiltered|byzantine)"' <<<"$features"; then
+    echo "the binary that we ship would have these" >&2
+    exit 1
+fi
 step "a real Kafka, PostgreSQL and Redis for the tests"
 servers=$(mktemp -d /var/tmp/chopmark-test.XXXXXX)
 # PostgreSQL runs as a user of its own where this is root's.

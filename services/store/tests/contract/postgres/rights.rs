@@ -117,6 +117,38 @@ async fn the_stores_own_queries_are_bound_too() {
     assert!(store.gateway.tenant("live", OTHER_TENANT).await.unwrap().is_none());
 }
 
+/// Queries that name no tenant (ADR 0023). The workspace's tests have the feature; those of this package by
+/// itself need `--features unfiltered`.
+#[cfg(feature = "unfiltered")]
+#[tokio::test]
+async fn security_holds_where_no_query_names_a_tenant() {
+    let Some(server) = Server::find() else { return };
+    let database = server.empty();
+    drop(filled(&database).await);
+    let store = PostgresStore::open_unfiltered(database.settings(PostgresRole::Gateway)).await.unwrap();
+    // Rows by key, rows of a list, links of another's case, and another's private part.
+    let seen = async || {
+        let found = store.find(NETWORK, TENANT, &[key(1), key(2), key(3)]).await.unwrap();
+        let listed = store.list(everything()).await.unwrap().len();
+        let links = store.case_links(NETWORK, TENANT, &key(2), 0, 9).await.unwrap().len();
+        let sealed = store.sealed_private(NETWORK, TENANT, &op(2), &h("attempt", 1)).await.unwrap();
+        (found.iter().map(Option::is_some).collect::<Vec<_>>(), listed, links, sealed)
+    };
+    assert_eq!(seen().await, (vec![true, false, false], 1, 0, None));
+    for (network, tenant) in [(NETWORK, TENANT), (NETWORK, OTHER_TENANT), ("live", TENANT)] {
+        let row = store.tenant(network, tenant).await.unwrap().unwrap();
+        assert_eq!((row.network.as_str(), row.id.as_str()), (network, tenant));
+    }
+    assert!(store.tenant("live", OTHER_TENANT).await.unwrap().is_none());
+    // It was security that held them back.
+    let mut superuser = database.connect(SUPERUSER);
+    for table in TENANT_TABLES {
+        superuser.batch_execute(&format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")).unwrap();
+    }
+    assert_eq!(seen().await, (vec![true, true, true], 3, 1, Some(sealed(2, 1))));
+    assert!(store.tenant("live", OTHER_TENANT).await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn each_role_does_its_own_work_only() {
     let Some(server) = Server::find() else { return };
