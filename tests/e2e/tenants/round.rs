@@ -113,7 +113,7 @@ impl Round {
             _ => None,
         };
         self.requests += 1 + usize::from(other.is_some());
-        if who == Who::Other && probe.method == "POST" {
+        if who == Who::Other && operation.method != "GET" {
             // Whatever it wrote is its own; if not, that is among the secrets.
             self.own_ids.extend(answer.ids());
             self.own_ids.extend(other.iter().flat_map(Answer::ids));
