@@ -144,11 +144,15 @@ pub(crate) fn faults(probe: &Probe, answer: &Answer, never: Option<(&Probe, &Ans
         Some(_) => {}
         None => faults.extend(unexpected(probe, answer, rules)),
     }
-    if let (Expect::Alike, Some((asked, never))) = (probe.expect, never) {
-        let (here, there) = (answer.shape(probe), never.shape(asked));
-        if here != there {
-            faults.push(What::Differs(there, here));
+    match never.filter(|_| probe.expect == Expect::Alike) {
+        Some((asked, never)) if never.status >= 500 => faults.push(What::Fails(never.shape(asked))),
+        Some((asked, never)) => {
+            let (here, there) = (answer.shape(probe), never.shape(asked));
+            if here != there {
+                faults.push(What::Differs(there, here));
+            }
         }
+        None => {}
     }
     faults
 }
@@ -204,6 +208,7 @@ mod tests {
         assert_eq!(count(&answer(404, &here), &answer(404, &format!("{there}x y")), None), 1, "a shape");
         assert_eq!(count(&answer(404, "a title"), &answer(404, "a title"), None), 1, "a secret");
         assert_eq!(count(&answer(503, &here), &answer(503, &there), None), 1, "a failure");
+        assert_eq!(count(&answer(404, &here), &answer(503, &there), None), 1, "a failure of what it is compared with");
         assert_eq!(count(&answer(404, &here), &answer(404, &there), Some(&[401])), 1, "no refusal");
 
         let one = |expect, body: &str| faults(&probe(expect, ""), &answer(200, body), None, &rules(None)).len();
