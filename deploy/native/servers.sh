@@ -162,6 +162,13 @@ start_postgres() {
         "${as[@]}" "$bin/initdb" --pgdata="$dir/postgres" --username=postgres --auth=trust --encoding=UTF8 \
             --locale=C --data-checksums >>postgres.log 2>&1 || fail "initdb failed; see $dir/postgres.log"
     fi
+    # One that was killed may take a moment to be gone, and its successor would take it for alive.
+    local before tries=0
+    before=$(head -1 postgres/postmaster.pid 2>/dev/null || true)
+    while [ -n "$before" ] && kill -0 "$before" 2>/dev/null && [ $tries -lt 100 ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
     launch postgres "${as[@]}" "$bin/postgres" -D "$dir/postgres" -p "${port[postgres]}" -h 127.0.0.1 -k ''
 }
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # A production deployment on this machine: the servers of servers.sh, four members' nodes, two
-# committers, two gateways. For trying out and for tests: loopback only, a sandbox network, one broker.
+# committers, two gateways, a courier. For trying out and for tests: loopback only, a sandbox network, one broker.
 # Usage: deploy/native/stack.sh start | stop | status [--data DIR] [--port-base N] [ROLE...]
 #   ROLE         node-archive, node-court, node-notary, node-operator, committer-0, committer-1,
-#                gateway-0, gateway-1 of a stack that has been started (default: everything)
+#                gateway-0, gateway-1, courier-0 of a stack that has been started (default: everything)
 #   --data       everything (default: .run/stack); ROLE.log are the logs, dev.json says where to call
 #   --port-base  asked for at the first start and kept with the data (default: 27000)
 # Ports from N on: gateways +10 and +11 (health and metrics: +12 and +13), committers +14 and +15,
-# nodes +100 to +133, servers as servers.sh says.
+# the courier +16, nodes +100 to +133, servers as servers.sh says.
 # CHOPMARK names the binary (default: chopmark from PATH, else the one that cargo has built).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -21,7 +21,7 @@ command=${1:-}
 members=(archive court notary operator)
 all=()
 for member in "${members[@]}"; do all+=("node-$member"); done
-all+=(committer-0 committer-1 gateway-0 gateway-1)
+all+=(committer-0 committer-1 gateway-0 gateway-1 courier-0)
 tenant=ten_native
 dir=.run/stack base='' roles=()
 while [ $# -gt 0 ]; do
@@ -69,6 +69,7 @@ health() {
         done
         ;;
     committer-*) echo "http://127.0.0.1:$(port $((14 + ${1#*-})))/health/live" ;;
+    courier-*) echo "http://127.0.0.1:$(port $((16 + ${1#*-})))/health/live" ;;
     gateway-*) echo "http://127.0.0.1:$(port $((12 + ${1#*-})))/health/ready" ;;
     esac
 }
@@ -131,6 +132,10 @@ END
 internal = "127.0.0.1:$(port $((14 + number)))"
 END
     done
+    configure courier-0 courier "$(IFS=,; echo "${nodes[*]}")" <<END
+[courier]
+internal = "127.0.0.1:$(port 16)"
+END
     configure admin admin "$(IFS=,; echo "${nodes[*]}")" </dev/null
 }
 
@@ -162,6 +167,11 @@ url = "$REDIS"
 key_encryption_key_file = "secrets/kek.key"
 ids_key_file = "secrets/ids.key"
 api_keys_key_file = "secrets/api-keys.key"
+
+# Receivers on this machine, tried again soon, for trying out.
+[webhooks]
+allowed_networks = ["127.0.0.0/8"]
+retry_after_seconds = [1, 2, 3, 5, 10, 30, 60, 300, 1800, 7200, 28800, 57600, 86400, 86400]
 
 END
         cat
@@ -222,7 +232,7 @@ describe() {
             >"$dir/dev.json.new"
     )
     mv "$dir/dev.json.new" "$dir/dev.json"
-    targets+=("$(port 12)" "$(port 13)" "$(port 14)" "$(port 15)")
+    targets+=("$(port 12)" "$(port 13)" "$(port 14)" "$(port 15)" "$(port 16)")
     printf '127.0.0.1:%s\n' "${targets[@]}" | jq -R . | jq -s '[{targets: .}]' >"$dir/targets.new"
     mv "$dir/targets.new" "$dir/servers/prometheus/targets/roles.json"
 }

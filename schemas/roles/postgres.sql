@@ -14,7 +14,7 @@ DECLARE
 BEGIN
     -- Two at once would both find that a role is missing.
     PERFORM pg_advisory_xact_lock(7146770713);
-    FOREACH wanted IN ARRAY ARRAY['chopmark_owner', 'chopmark_app', 'chopmark_committer', 'chopmark_admin'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['chopmark_owner', 'chopmark_app', 'chopmark_committer', 'chopmark_courier', 'chopmark_admin'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION', wanted);
             -- Causes are told apart by the server's messages.

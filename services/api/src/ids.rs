@@ -79,6 +79,12 @@ ids! {
     CaseId "cas_" "cas_ and 39 characters" "cas_aebagbafaydqqcikbmga2dqpcaireeyuculboga"
     /// Names one tenant; opaque, and public with its volume.
     TenantId "ten_" "ten_ and 39 characters" "ten_aebagbafaydqqcikbmga2dqpcaireeyuculboga"
+    /// Names one endpoint of webhooks.
+    EndpointId "whe_" "whe_ and 39 characters" "whe_aebagbafaydqqcikbmga2dqpcaireeyuculboga"
+    /// Names one event, in every message about it.
+    EventId "evt_" "evt_ and 39 characters" "evt_aebagbafaydqqcikbmga2dqpcaireeyuculboga"
+    /// Names one delivery of an event to an endpoint.
+    DeliveryId "dlv_" "dlv_ and 39 characters" "dlv_aebagbafaydqqcikbmga2dqpcaireeyuculboga"
     /// Names one API key; not the key itself.
     KeyId "key_" "key_ and 39 characters" "key_aebagbafaydqqcikbmga2dqpcaireeyuculboga"
 }

@@ -23,6 +23,7 @@ pub mod request;
 pub mod time;
 pub mod verify;
 pub mod warning;
+pub mod webhook;
 
 pub use lang::Lang;
 pub use parse::{parse, parse_batch};

@@ -44,6 +44,15 @@ pub const PAGE_LIMIT_MAX: u16 = 200;
 /// Characters of a cursor: a few keys of an index in Base64.
 pub const CURSOR_CHARS_MAX: usize = 512;
 
+/// Characters of a webhook's URL: what common servers and proxies take.
+pub const WEBHOOK_URL_CHARS_MAX: usize = 2048;
+/// Names in an endpoint's filter: more than there are events.
+pub const WEBHOOK_EVENTS_MAX: usize = 32;
+/// Seconds that a secret signs on after it was replaced: long enough for a release, short enough for a leak.
+pub const WEBHOOK_OVERLAP_SECONDS_MAX: u64 = 7 * 24 * 60 * 60;
+/// The same, when the caller does not say.
+pub const WEBHOOK_OVERLAP_SECONDS_DEFAULT: u64 = 24 * 60 * 60;
+
 /// Bytes of a search: the longest thing to look for is a domain name (RFC 1035).
 pub const SEARCH_BYTES_MAX: usize = 253;
 
@@ -113,6 +122,11 @@ fn is_name(text: &str) -> bool {
 
 pub(crate) fn moment(text: &str) -> Result<(), Fault> {
     if time::is_rfc3339(text) { Ok(()) } else { Err(ProblemCode::TimeMalformed.into()) }
+}
+
+/// The state of a delivery that has ended.
+pub(crate) fn delivery_state(text: &str) -> Result<(), Fault> {
+    if ["delivered", "dead"].contains(&text) { Ok(()) } else { Err(ProblemCode::WebhookStateUnknown.into()) }
 }
 
 pub(crate) fn digest(text: &str) -> Result<(), Fault> {

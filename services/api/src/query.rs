@@ -2,6 +2,7 @@
 //! every fault reported at once.
 
 use crate::digest::{Algorithm, Hash32};
+use crate::ids::EndpointId;
 use crate::lang::Text;
 use crate::limits::{self, EXTERNAL_ID_CHARS_MAX, PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, SEARCH_BYTES_MAX};
 use crate::operation::OperationState;
@@ -168,6 +169,42 @@ impl EvidenceQuery {
     }
 }
 
+/// The filters of `GET /v1/webhooks/deliveries`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveriesQuery {
+    pub page: PageQuery,
+    pub endpoint_id: Option<EndpointId>,
+    /// `pending`, `delivered` or `dead`.
+    pub state: Option<&'static str>,
+    /// Of events at or after.
+    pub from: Option<Timestamp>,
+    /// Of events before.
+    pub to: Option<Timestamp>,
+}
+
+impl DeliveriesQuery {
+    pub const NAMES: &[&str] = &["cursor", "limit", "endpoint_id", "state", "from", "to"];
+
+    pub fn parse(raw: &str) -> Result<Self, Problem> {
+        let query = Query::parse(raw, Self::NAMES)?;
+        let mut faults = Vec::new();
+        let mut take = Take { query: &query, faults: &mut faults };
+        let filters = DeliveriesQuery {
+            endpoint_id: take.read("endpoint_id", parse_endpoint),
+            state: take.read("state", parse_delivery_state),
+            from: take.read("from", parse_moment),
+            to: take.read("to", parse_moment),
+            page: PageQuery::read(&query, take.faults),
+        };
+        if let (Some(from), Some(to)) = (filters.from, filters.to)
+            && from >= to
+        {
+            faults.push(at(ProblemCode::TimeRangeInvalid, "from"));
+        }
+        if faults.is_empty() { Ok(filters) } else { Err(Problem::from_faults(faults)) }
+    }
+}
+
 struct Take<'q> {
     query: &'q Query,
     faults: &'q mut Vec<FieldError>,
@@ -220,6 +257,17 @@ fn parse_external_id(text: &str) -> Result<String, Fault> {
 
 fn parse_state(text: &str) -> Result<OperationState, Fault> {
     OperationState::from_name(text).ok_or_else(|| expected(STATE))
+}
+
+const DELIVERY_STATES: [&str; 3] = ["pending", "delivered", "dead"];
+const DELIVERY_STATE: Text = Text::new("one of pending, delivered, dead", "pending、delivered、dead 之一");
+
+fn parse_delivery_state(text: &str) -> Result<&'static str, Fault> {
+    DELIVERY_STATES.into_iter().find(|state| *state == text).ok_or_else(|| expected(DELIVERY_STATE))
+}
+
+fn parse_endpoint(text: &str) -> Result<EndpointId, Fault> {
+    text.parse().map_err(|_| Fault::new(ProblemCode::IdMalformed).with("expected", Arg::Name(EndpointId::FORM)))
 }
 
 fn parse_moment(text: &str) -> Result<Timestamp, Fault> {

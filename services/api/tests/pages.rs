@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use chopmark_api::digest::Algorithm;
 use chopmark_api::evidence::{EvidenceRequest, FileMetadata};
 use chopmark_api::ids::OperationId;
-use chopmark_api::lang::Lang;
+use chopmark_api::lang::{Lang, Text};
 use chopmark_api::operation::{OperationState, OperationView, Rejection, ResourceRef, ResourceType};
 use chopmark_api::problem::{Arg, Fault, Place, Retry};
 use chopmark_api::request::{Request, Shape};
@@ -253,6 +253,17 @@ fn example_problem(code: ProblemCode) -> Problem {
         C::EvidenceNotFound | C::OperationNotFound | C::CaseNotFound | C::NotCommittedYet => {
             Problem::parameter(fault, "id")
         }
+        C::WebhookEndpointNotFound | C::WebhookDeliveryNotFound => Problem::parameter(fault, "id"),
+        C::WebhookEndpointsTooMany => fault.limit("limit", 16).into(),
+        C::WebhookUrlRefused => at(
+            "/url",
+            fault.with("reason", Arg::Words(Text::new("its address is not a public one", "其地址不是公网地址"))),
+        ),
+        C::WebhookEventUnknown => {
+            at("/events/0", fault.with("known", Arg::Names(&["evidence.committed", "evidence.rejected"])))
+        }
+        C::WebhookEventsEmpty => at("/events", fault),
+        C::WebhookStateUnknown => at("/state", fault),
         C::OperationRejected => Problem::parameter(fault, "id"),
         C::PredecessorNotCommitted => at("/evidence_id", fault),
         C::PartUnknown => Problem::part(fault.with("known", Arg::Names(&["metadata", "file"])), "title"),

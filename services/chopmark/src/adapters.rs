@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use chopmark_cache::{MemoryCache, MemoryQuotas, RedisCache, RedisQuotas};
 use chopmark_domain::{
-    ports::{IdempotencyCache, OperationStore, ProjectionStore, TenantAdmin},
+    ports::{DeliveryStore, IdempotencyCache, OperationStore, ProjectionStore, TenantAdmin, WebhookStore},
     quota::Quotas,
 };
 use chopmark_queue::KafkaQueue;
@@ -14,18 +14,29 @@ use ledger_core::Hash32;
 
 use crate::config::Configured;
 
-/// One database behind its three ports.
+/// One database behind its ports.
 #[derive(Clone)]
 pub(crate) struct Stores {
     pub(crate) operations: Arc<dyn OperationStore>,
     pub(crate) projection: Arc<dyn ProjectionStore>,
     pub(crate) tenants: Arc<dyn TenantAdmin>,
+    pub(crate) webhooks: Arc<dyn WebhookStore>,
+    pub(crate) deliveries: Arc<dyn DeliveryStore>,
 }
 
 impl Stores {
-    pub(crate) fn of<S: OperationStore + ProjectionStore + TenantAdmin + 'static>(store: S) -> Self {
+    pub(crate) fn of<S>(store: S) -> Self
+    where
+        S: OperationStore + ProjectionStore + TenantAdmin + WebhookStore + DeliveryStore + 'static,
+    {
         let store = Arc::new(store);
-        Self { operations: store.clone(), projection: store.clone(), tenants: store }
+        Self {
+            operations: store.clone(),
+            projection: store.clone(),
+            tenants: store.clone(),
+            webhooks: store.clone(),
+            deliveries: store,
+        }
     }
 }
 

@@ -79,6 +79,16 @@ Example:
 Exit status: 0 after a clean stop, 1 when it could not start or had to stop."
     )]
     Committer(RoleArgs),
+    /// Delivers webhooks.
+    ///
+    /// Claims what is due from the database, signs it (Standard Webhooks) and sends it, in order for each
+    /// resource and for three days, to public addresses only. Any number of couriers may run, and any may be
+    /// stopped or killed at any time.
+    #[command(after_long_help = "Examples:
+  chopmark courier --config /etc/chopmark/chopmark.toml
+
+Exit status: 0 after a clean stop, 1 when it could not start or had to stop.")]
+    Courier(RoleArgs),
     #[command(subcommand)]
     Network(NetworkCommand),
     Submit(SubmitArgs),

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use chopmark_queue::KafkaSettings;
+use ipnet::IpNet;
 use ledger_core::{SigningKey, genesis::Genesis};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -28,6 +29,9 @@ pub(crate) struct Config {
     pub(crate) secrets: SecretsSection,
     pub(crate) gateway: Option<GatewaySection>,
     pub(crate) committer: Option<CommitterSection>,
+    pub(crate) courier: Option<CourierSection>,
+    #[serde(default)]
+    webhooks: WebhooksSection,
 }
 
 /// The network and the nodes that are asked.
@@ -109,6 +113,35 @@ pub(crate) struct GatewaySection {
 pub(crate) struct CommitterSection {
     /// Address of health and metrics; not for the public.
     pub(crate) internal: SocketAddr,
+}
+
+/// `chopmark courier`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CourierSection {
+    /// Address of health and metrics; not for the public.
+    pub(crate) internal: SocketAddr,
+}
+
+/// Where webhooks may go, for gateways and couriers alike.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WebhooksSection {
+    /// Networks that are sent to though they are not public, over plain `http` too.
+    #[serde(default)]
+    pub(crate) allowed_networks: Vec<IpNet>,
+    /// Certificates of authorities of one's own (PEM), besides the system's.
+    #[serde(default)]
+    ca_files: Vec<PathBuf>,
+    /// Delays between attempts, instead of the thirteen over three days.
+    pub(crate) retry_after_seconds: Option<Vec<u64>>,
+}
+
+impl WebhooksSection {
+    /// Only these networks besides public ones.
+    pub(crate) fn allowing(allowed_networks: Vec<IpNet>) -> Self {
+        Self { allowed_networks, ..Self::default() }
+    }
 }
 
 /// A configuration with the folder that its paths are relative to.
@@ -275,6 +308,20 @@ impl Configured {
 
     pub(crate) fn originals(&self, gateway: &GatewaySection) -> Option<PathBuf> {
         gateway.originals.as_deref().map(|path| self.at(path))
+    }
+
+    pub(crate) fn courier(&self) -> anyhow::Result<&CourierSection> {
+        self.config.courier.as_ref().ok_or_else(|| self.missing("table [courier]", "it says where metrics are"))
+    }
+
+    pub(crate) const fn webhooks(&self) -> &WebhooksSection {
+        &self.config.webhooks
+    }
+
+    /// Certificates that webhooks trust besides the system's.
+    pub(crate) fn webhook_roots(&self) -> anyhow::Result<Vec<Vec<u8>>> {
+        let files = self.config.webhooks.ca_files.iter().map(|file| self.at(file));
+        files.map(|file| fs::read(&file).with_context(|| format!("webhooks.ca_files, {}", file.display()))).collect()
     }
 
     pub(crate) fn committer(&self) -> anyhow::Result<&CommitterSection> {

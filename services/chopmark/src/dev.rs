@@ -3,7 +3,7 @@
 
 use std::{
     io::Write as _,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -13,8 +13,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use chopmark_cache::{MemoryCache, MemoryQuotas};
 use chopmark_committer::{ProjectConfig, ProjectLoop, SubmitConfig, SubmitLoop, SubmitPorts};
+use chopmark_courier::egress::Egress;
 use chopmark_domain::{
-    Ports, Services, Settings, auth::ApiKey, id::IdIssuer, ports::TenantStore as _, seal::KeyEncryptionKey,
+    Ports, Services, Settings, auth::ApiKey, endpoints::WebhookPorts, id::IdIssuer, ports::TenantStore as _,
+    seal::KeyEncryptionKey,
 };
 use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals};
 use chopmark_node::{
@@ -23,6 +25,7 @@ use chopmark_node::{
 };
 use chopmark_queue::EmbeddedQueue;
 use chopmark_store::SqliteStore;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::DevArgs,
     committer::{self, Loops},
+    config::WebhooksSection,
+    courier::{self, Urls},
     ledger::{EmbeddedLedger, NodeReader},
     output::Out,
     place::{API_KEYS, IDS, KEK, MemberPlace, ORIGIN, Place},
@@ -75,8 +80,9 @@ pub(crate) struct DevNode {
 /// Runs until a signal or a fault stops it.
 pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(args.log_format)?;
-    let metrics = telemetry::start_metrics()?;
+    let metrics = telemetry::start_metrics("dev")?;
     let place = Place::new(&args.data, args.guard.as_deref())?;
+    let metrics = metrics.with_folders(vec![place.data.clone()]);
     let random = Arc::new(System);
     place.make(random.as_ref(), args.members)?;
     let members = place.members(args.members);
@@ -113,6 +119,13 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let reader = Arc::new(NodeReader::new(node.clone()));
     let mut loops = start_committer(&reader, &node, &ledger, &store, &queue, &stop)?;
+    // Whoever tries webhooks out has a receiver on this machine.
+    let own_machine = WebhooksSection::allowing(vec![
+        IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8),
+        IpNet::new_assert(IpAddr::from(Ipv6Addr::LOCALHOST), 128),
+    ]);
+    let courier = courier::courier(store.clone(), (ids.clone(), kek.clone()), NETWORK, &own_machine, Vec::new())?;
+    courier::start(&mut loops, courier, &stop);
     let ports = Ports {
         queue: Arc::new(queue.clone()),
         cache: Arc::new(MemoryCache::default()),
@@ -123,6 +136,10 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         ledger: reader,
         clock: random.clone(),
         random: random.clone(),
+        webhooks: WebhookPorts {
+            store: store.clone(),
+            urls: Arc::new(Urls(Egress::new(own_machine.allowed_networks.clone()))),
+        },
         originals: Some(Arc::new(ObjectOriginals::in_folder(&place.originals(), random.clone())?)),
     };
     let services = Arc::new(Services::new(ports, Settings::new(NETWORK, node.chain(), ids, kek, hashing_key)));

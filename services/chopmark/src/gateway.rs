@@ -4,7 +4,8 @@
 use std::{net::TcpListener, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
-use chopmark_domain::{Ports, Services, Settings, id::IdIssuer, seal::KeyEncryptionKey};
+use chopmark_courier::egress::Egress;
+use chopmark_domain::{Ports, Services, Settings, endpoints::WebhookPorts, id::IdIssuer, seal::KeyEncryptionKey};
 use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals, Serving};
 use chopmark_store::PostgresRole;
 use zeroize::Zeroizing;
@@ -13,6 +14,7 @@ use crate::{
     adapters::{self, Stores},
     cli::RoleArgs,
     config::Configured,
+    courier::Urls,
     ledger::remote::RemoteReader,
     signals::Signals,
     system::System,
@@ -22,7 +24,7 @@ use crate::{
 /// Runs until a signal.
 pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(args.log_format)?;
-    let metrics = telemetry::start_metrics()?;
+    let metrics = telemetry::start_metrics("gateway")?;
     let configured = Configured::read(&args.config)?;
     // Before anybody could hear of it.
     let mut signals = Signals::listen()?;
@@ -83,6 +85,10 @@ pub(crate) async fn open(
         clock: random.clone(),
         random,
         originals,
+        webhooks: WebhookPorts {
+            store: stores.webhooks,
+            urls: Arc::new(Urls(Egress::new(configured.webhooks().allowed_networks.clone()))),
+        },
     };
     let (ids, kek) = (issuer(secrets.ids), KeyEncryptionKey::new(secrets.key_encryption_key));
     let services = Arc::new(Services::new(ports, Settings::new(network, chain, ids, kek, secrets.api_keys)));

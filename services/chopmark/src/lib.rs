@@ -9,10 +9,12 @@ mod client;
 mod committer;
 mod completions;
 mod config;
+mod courier;
 mod dev;
 mod doctor;
 mod fsck;
 mod gateway;
+mod internal;
 mod ledger;
 mod member;
 mod network;
@@ -92,6 +94,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Node(args) => block_on(&mut Builder::new_multi_thread(), node::run(args)),
         Command::Gateway(args) => block_on(&mut Builder::new_multi_thread(), gateway::run(args)),
         Command::Committer(args) => block_on(&mut Builder::new_multi_thread(), committer::run(args)),
+        Command::Courier(args) => block_on(&mut Builder::new_multi_thread(), courier::run(args)),
         Command::Network(command) => {
             block_on(&mut Builder::new_current_thread(), network::run(command, &mut Out::lock()))
         }

@@ -50,7 +50,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// starts it again, and it reloads from what is durable.
 pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(args.log_format)?;
-    let metrics = telemetry::start_metrics()?;
+    let metrics = telemetry::start_metrics("node")?;
     let folder = MemberFolder(args.data.clone());
     let file = folder.read()?;
     let guard = args.guard.map_or_else(|| folder.guard(&file), Ok)?;
@@ -93,7 +93,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let Some(node) = open(config, &mut signals, &stop_node).await? else { return Ok(ExitCode::SUCCESS) };
     let handle = node.handle();
     let (network, shown) = (handle.genesis().network.as_str(), Some(Arc::clone(&board)));
-    let reader = reader::serve(&handle, shown, network, (public, scraped), metrics)?;
+    let reader = reader::serve(&handle, shown, network, (public, scraped), metrics.with_folders(vec![folder.node()]))?;
     let (node_handle, own) = (handle.clone(), OwnCard { keys: folder.keys(), file: file.clone() });
     let peering =
         Arc::new(Peering { node: node_handle, own, board, http, peers, urls, looking: tokio::sync::Mutex::default() });

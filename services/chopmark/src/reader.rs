@@ -5,7 +5,6 @@ use std::{net::TcpListener, sync::Arc};
 use chopmark_domain::{id::IdIssuer, lookup::PublicLedger, ports::Random as _};
 use chopmark_gateway::{Gateway, GatewayConfig, Stopper};
 use chopmark_node::NodeHandle;
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use zeroize::Zeroizing;
 
@@ -16,6 +15,7 @@ use crate::{
         routes::{self, BLOCK_ANSWERS_MAX, PeerInterface},
     },
     system::System,
+    telemetry::Metrics,
 };
 
 /// A running read interface.
@@ -38,7 +38,7 @@ pub(crate) fn serve(
     board: Option<Arc<Board>>,
     network: &str,
     (public, internal): (TcpListener, TcpListener),
-    metrics: PrometheusHandle,
+    metrics: Metrics,
 ) -> anyhow::Result<Reader> {
     let (mut cursors, mut start) = (Zeroizing::new([0; 32]), [0; 8]);
     System.fill(cursors.as_mut())?;

@@ -1,6 +1,6 @@
 //! Logs to standard error, metrics to the internal listener.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
 
 use anyhow::anyhow;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -30,13 +30,51 @@ pub(crate) fn start_logs(format: LogFormat) -> anyhow::Result<()> {
     started.map_err(|error| anyhow!("start logging: {error}"))
 }
 
-/// Starts collecting metrics; the handle renders them.
-pub(crate) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
+/// What the process counts, and what it takes of the machine.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    handle: PrometheusHandle,
+    process: metrics_process::Collector,
+    folders: Arc<Vec<PathBuf>>,
+}
+
+impl Metrics {
+    /// Tells the room on the disks of these folders too.
+    pub(crate) fn with_folders(self, folders: Vec<PathBuf>) -> Self {
+        Self { folders: Arc::new(folders), ..self }
+    }
+
+    /// Everything as of now, in Prometheus' text format.
+    pub(crate) fn render(&self) -> String {
+        self.process.collect();
+        for folder in self.folders.iter() {
+            let Ok(disk) = rustix::fs::statvfs(folder) else { continue };
+            let name = folder.display().to_string();
+            metrics::gauge!("chopmark_disk_free_bytes", "folder" => name.clone())
+                .set(bytes(disk.f_bavail.saturating_mul(disk.f_frsize)));
+            metrics::gauge!("chopmark_disk_size_bytes", "folder" => name)
+                .set(bytes(disk.f_blocks.saturating_mul(disk.f_frsize)));
+        }
+        self.handle.render()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "disks are smaller than 2^53 bytes")]
+const fn bytes(count: u64) -> f64 {
+    count as f64
+}
+
+/// Starts collecting metrics of a role.
+pub(crate) fn start_metrics(role: &'static str) -> anyhow::Result<Metrics> {
     let builder =
         PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?;
     let handle = builder.install_recorder()?;
     chopmark_cache::describe_metrics();
     chopmark_committer::describe_metrics();
+    chopmark_courier::describe_metrics();
     chopmark_queue::describe_metrics();
-    Ok(handle)
+    let process = metrics_process::Collector::default();
+    process.describe();
+    metrics::gauge!("chopmark_build_info", "version" => env!("CARGO_PKG_VERSION"), "role" => role).set(1.0);
+    Ok(Metrics { handle, process, folders: Arc::default() })
 }

@@ -60,6 +60,12 @@ pub enum IdKind {
     Operation,
     /// `cas_`
     Case,
+    /// `whe_`
+    Endpoint,
+    /// `evt_`
+    Event,
+    /// `dlv_`
+    Delivery,
 }
 
 impl IdKind {
@@ -70,6 +76,9 @@ impl IdKind {
             Self::Evidence => "evd",
             Self::Operation => "opn",
             Self::Case => "cas",
+            Self::Endpoint => "whe",
+            Self::Event => "evt",
+            Self::Delivery => "dlv",
         }
     }
 
@@ -79,6 +88,8 @@ impl IdKind {
             Self::Evidence => 0,
             Self::Operation => TAG_BYTES,
             Self::Case => 2 * TAG_BYTES,
+            // Their keys are hashes of different domains, so that no key is that of another kind.
+            Self::Endpoint | Self::Event | Self::Delivery => 3 * TAG_BYTES,
         }
     }
 }

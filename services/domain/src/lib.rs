@@ -8,6 +8,7 @@ pub mod accept;
 pub mod access;
 pub mod auth;
 pub mod cases;
+pub mod endpoints;
 pub mod explore;
 pub mod files;
 pub mod id;
@@ -22,6 +23,7 @@ pub mod record;
 pub mod seal;
 pub mod tenant;
 pub mod waiting;
+pub mod webhook;
 
 mod cursor;
 mod failure;

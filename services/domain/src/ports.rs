@@ -22,6 +22,10 @@ use crate::{
     quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     tenant::{ApiKeyRow, TenantRow},
+    webhook::{
+        AttemptRow, Backlog, ClaimedDelivery, DeliveryQuery, DeliveryRow, EndpointRow, NextStep, OutboxEvent,
+        ReplayRange,
+    },
 };
 
 /// A dependency failed. The text is for the log, never for a client.
@@ -245,6 +249,115 @@ pub trait TenantAdmin: TenantStore {
 
     /// Lets a key end at a time, or at the time that it had if that is earlier; `false` if there is none.
     async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool>;
+}
+
+/// Webhooks as their tenants keep them.
+#[async_trait]
+pub trait WebhookStore: Send + Sync {
+    /// Adds an endpoint unless its tenant has `most` others. The same again changes nothing.
+    async fn insert_endpoint(&self, endpoint: EndpointRow, most: u32) -> PortResult<EndpointInsertion>;
+
+    /// A tenant's endpoints, the oldest first.
+    async fn endpoints(&self, network: &str, tenant: &str) -> PortResult<Vec<EndpointRow>>;
+
+    /// Replaces an endpoint that is still at `endpoint.version - 1`; `false` if it is not, or is gone.
+    /// An endpoint that is enabled again begins with no failures.
+    async fn update_endpoint(&self, endpoint: EndpointRow) -> PortResult<bool>;
+
+    /// Removes an endpoint with its deliveries; `false` if there is none.
+    async fn delete_endpoint(&self, network: &str, tenant: &str, id: &ResourceKey) -> PortResult<bool>;
+
+    /// Puts an event into the outbox for one endpoint, whatever that wants to be told.
+    async fn push_event(&self, event: OutboxEvent, endpoint: &ResourceKey) -> PortResult<()>;
+
+    /// One page of a tenant's deliveries, the newest first.
+    async fn deliveries(&self, query: DeliveryQuery) -> PortResult<Vec<DeliveryRow>>;
+
+    /// One delivery with its attempts, the newest last.
+    async fn delivery(
+        &self,
+        network: &str,
+        tenant: &str,
+        id: &ResourceKey,
+    ) -> PortResult<Option<(DeliveryRow, Vec<AttemptRow>)>>;
+
+    /// Makes one delivery due at `now`, whatever came of it; `false` if there is none.
+    async fn replay(&self, network: &str, tenant: &str, id: &ResourceKey, now: u64) -> PortResult<bool>;
+
+    /// Makes all deliveries of a range to an endpoint due at `now`, and returns how many.
+    async fn replay_range(
+        &self,
+        network: &str,
+        tenant: &str,
+        endpoint: &ResourceKey,
+        range: ReplayRange,
+        now: u64,
+    ) -> PortResult<u64>;
+}
+
+/// What came of adding an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointInsertion {
+    /// It is there now.
+    New,
+    /// It was there, as this.
+    Known(Box<EndpointRow>),
+    /// There are as many as there may be.
+    TooMany,
+}
+
+/// Webhooks as a courier delivers them. Any number of couriers may share one.
+#[async_trait]
+pub trait DeliveryStore: Send + Sync {
+    /// Endpoints that something can be claimed for at `now`, in an order drawn by chance; not all, if they are many.
+    async fn due_endpoints(&self, network: &str, now: u64) -> PortResult<Vec<ResourceKey>>;
+
+    /// Claims what is due for an endpoint, at most `limit`, until `until`: nobody else gets it before.
+    /// Of each resource only what comes first: the next is due once that is delivered or given up.
+    async fn claim(
+        &self,
+        network: &str,
+        endpoint: &ResourceKey,
+        claim: ResourceKey,
+        (now, until): (u64, u64),
+        limit: u32,
+    ) -> PortResult<Vec<ClaimedDelivery>>;
+
+    /// Writes what came of an attempt, in one transaction. `false`: the claim had ended, and nothing was
+    /// written.
+    async fn record(&self, delivery: &ClaimedDelivery, attempt: AttemptRow, next: NextStep) -> PortResult<bool>;
+
+    /// How much there is to do.
+    async fn backlog(&self, network: &str) -> PortResult<Backlog>;
+
+    /// Removes deliveries that ended before `before`, at most `limit`, with their attempts, and events
+    /// that no delivery is left of; returns how many deliveries.
+    async fn prune(&self, network: &str, before: u64, limit: u32) -> PortResult<u64>;
+}
+
+/// Decides where webhooks may go.
+pub trait WebhookUrls: Send + Sync {
+    /// The URL in its one form, or why it is refused.
+    fn check(&self, text: &str) -> Result<String, UrlFault>;
+}
+
+/// Why a URL is no place for webhooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UrlFault {
+    /// It is none, or too long.
+    Malformed,
+    /// Not `https`.
+    Scheme,
+    /// A user or a password is in it.
+    UserInfo,
+    /// A fragment is in it.
+    Fragment,
+    /// Its port is not one that is sent to.
+    Port,
+    /// Its host is not a public name.
+    Host,
+    /// Its address is not a public one.
+    Address,
 }
 
 /// How a submitted operation ended.

@@ -11,6 +11,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::{
+    id::ResourceKey,
     ports::{PortError, Random},
     tenant::{TENANT_SECRET_BYTES, Tenant},
 };
@@ -110,6 +111,27 @@ impl KeyEncryptionKey {
         let secret: [u8; TENANT_SECRET_BYTES] = plain.as_slice().try_into().map_err(|_| SealError::Open)?;
         Ok(Zeroizing::new(secret))
     }
+
+    /// Wraps the secret that signs a tenant's webhooks to one endpoint.
+    pub fn wrap_webhook_secret(
+        &self,
+        tenant: &str,
+        endpoint: &ResourceKey,
+        secret: &[u8],
+        random: &dyn Random,
+    ) -> Result<Vec<u8>, SealError> {
+        encrypt(&self.0, secret, &webhook_context(tenant, endpoint), random)
+    }
+
+    /// Opens what [`Self::wrap_webhook_secret`] made for the same endpoint.
+    pub fn unwrap_webhook_secret(
+        &self,
+        tenant: &str,
+        endpoint: &ResourceKey,
+        wrapped: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        decrypt(&self.0, wrapped, &webhook_context(tenant, endpoint))
+    }
 }
 
 impl std::fmt::Debug for KeyEncryptionKey {
@@ -156,6 +178,10 @@ pub fn open(
 
 fn private_context(tenant: &Tenant, op: &Hash32, operation_hash: &Hash32) -> Vec<u8> {
     context("chopmark/sealed-private/v1", &[tenant.id().as_bytes(), &op.0, &operation_hash.0])
+}
+
+fn webhook_context(tenant: &str, endpoint: &ResourceKey) -> Vec<u8> {
+    context("chopmark/webhook-secret/v1", &[tenant.as_bytes(), &endpoint.0])
 }
 
 fn context(domain: &str, fields: &[&[u8]]) -> Vec<u8> {

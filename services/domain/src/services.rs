@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use crate::{
     accept::Acceptor,
     access::{Access, KEY_CACHE_TTL},
+    endpoints::{Endpoints, WebhookPorts},
     id::IdIssuer,
     lookup::PublicLedger,
     notarize::Notary,
@@ -36,6 +37,7 @@ pub struct Ports {
     pub quotas: Arc<dyn Quotas>,
     /// `None`: originals are not kept here.
     pub originals: Option<Arc<dyn OriginalStore>>,
+    pub webhooks: WebhookPorts,
 }
 
 /// Names and keys of a deployment.
@@ -76,6 +78,8 @@ pub struct Services {
     pub notary: Notary,
     /// Reading one's own.
     pub records: Records,
+    /// Webhooks.
+    pub endpoints: Endpoints,
     /// Reading what is public.
     pub ledger: Arc<PublicLedger>,
     /// Issues ids.
@@ -91,9 +95,18 @@ impl Services {
     pub fn new(ports: Ports, settings: Settings) -> Self {
         let Settings { network, chain, ids, kek, api_key_hashing_key, key_cache_ttl } = settings;
         let acceptor = Acceptor::new(network.clone(), chain, &ports);
-        let Ports { store, projection, tenants, ledger, clock, originals, .. } = ports.clone();
+        let Ports { store, projection, tenants, ledger, clock, random, originals, webhooks, .. } = ports.clone();
         let watch = CommitWatch::new(network.clone(), Arc::clone(&store), projection);
+        let endpoints = Endpoints {
+            network: network.clone(),
+            ids: ids.clone(),
+            ports: webhooks,
+            kek: kek.clone(),
+            clock: Arc::clone(&clock),
+            random,
+        };
         Self {
+            endpoints,
             access: Access::new(tenants, clock, kek, &api_key_hashing_key, network.clone(), key_cache_ttl),
             notary: Notary {
                 network: network.clone(),

@@ -98,6 +98,7 @@ pub struct Tenant {
     operation: KeyedHasher,
     request: KeyedHasher,
     external: KeyedHasher,
+    webhook: KeyedHasher,
     data: Zeroizing<[u8; 32]>,
 }
 
@@ -116,6 +117,7 @@ impl Tenant {
             operation: KeyedHasher::new(key("operation").as_ref()),
             request: KeyedHasher::new(key("request").as_ref()),
             external: KeyedHasher::new(key("external").as_ref()),
+            webhook: KeyedHasher::new(key("webhook").as_ref()),
             data: key("data"),
         })
     }
@@ -154,6 +156,14 @@ impl Tenant {
     #[must_use]
     pub fn external_index(&self, external_id: &str) -> Hash32 {
         self.external.hash(&[external_id.as_bytes()])
+    }
+
+    /// What names an endpoint, and the secrets that sign to it: the same for the same idempotency key, so
+    /// that a caller who missed an answer asks again.
+    #[must_use]
+    pub(crate) fn webhook(&self, what: &str, fields: [&[u8]; 2]) -> Zeroizing<[u8; 32]> {
+        let [first, second] = fields;
+        Zeroizing::new(self.webhook.hash(&[what.as_bytes(), first, second]).0)
     }
 
     /// The key that wraps the data keys of this tenant's records.

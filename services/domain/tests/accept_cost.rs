@@ -14,17 +14,20 @@ use chopmark_api::{
 use chopmark_domain::{
     Ports, Services, Settings,
     auth::ApiKey,
+    endpoints::WebhookPorts,
     id::{IdIssuer, ResourceKey},
     message::QueueMessage,
     notarize::Write,
     ports::{
-        Claim, Clock, DigestHits, IdempotencyCache, LedgerBlock, LedgerReader, LedgerReceipt, LedgerStatus,
-        OperationStore, PortResult, ProjectionStore, Queue, Random, TenantStore,
+        Claim, Clock, DigestHits, EndpointInsertion, IdempotencyCache, LedgerBlock, LedgerReader, LedgerReceipt,
+        LedgerStatus, OperationStore, PortError, PortResult, ProjectionStore, Queue, Random, TenantStore, UrlFault,
+        WebhookStore, WebhookUrls,
     },
     quota::{Limits, Quotas, Rate, RateAnswer},
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     seal::KeyEncryptionKey,
     tenant::{ApiKeyRow, Scope, TenantRow},
+    webhook::{AttemptRow, DeliveryQuery, DeliveryRow, EndpointRow, OutboxEvent, ReplayRange},
 };
 use ledger_core::{digests::Algorithm, hash::Hash32, merkle::LeafIndex, tile::TilePath};
 use zeroize::Zeroizing;
@@ -234,6 +237,7 @@ fn services() -> (Services, String) {
         clock: all.clone(),
         random: all,
         originals: None,
+        webhooks: WebhookPorts { store: Arc::new(Nowhere), urls: Arc::new(Nowhere) },
     };
     let ids = IdIssuer::new(Zeroizing::new([3; 32]));
     let settings = Settings::new("sandbox", Hash32([9; 32]), ids, kek(), Zeroizing::new([4; 32]));
@@ -267,4 +271,56 @@ async fn a_plain_item_of_a_batch_costs_a_few_microseconds() {
     }
     println!("{best:.2} µs an item");
     assert!(best < 100.0, "{best} µs an item");
+}
+
+/// Accepting has nothing to do with webhooks.
+struct Nowhere;
+
+impl WebhookUrls for Nowhere {
+    fn check(&self, _: &str) -> Result<String, UrlFault> {
+        Err(UrlFault::Host)
+    }
+}
+
+fn away<T>() -> PortResult<T> {
+    Err(PortError::Unavailable { port: "database", reason: "there is none".to_owned() })
+}
+
+#[async_trait]
+impl WebhookStore for Nowhere {
+    async fn insert_endpoint(&self, _: EndpointRow, _: u32) -> PortResult<EndpointInsertion> {
+        away()
+    }
+
+    async fn endpoints(&self, _: &str, _: &str) -> PortResult<Vec<EndpointRow>> {
+        away()
+    }
+
+    async fn update_endpoint(&self, _: EndpointRow) -> PortResult<bool> {
+        away()
+    }
+
+    async fn delete_endpoint(&self, _: &str, _: &str, _: &ResourceKey) -> PortResult<bool> {
+        away()
+    }
+
+    async fn push_event(&self, _: OutboxEvent, _: &ResourceKey) -> PortResult<()> {
+        away()
+    }
+
+    async fn deliveries(&self, _: DeliveryQuery) -> PortResult<Vec<DeliveryRow>> {
+        away()
+    }
+
+    async fn delivery(&self, _: &str, _: &str, _: &ResourceKey) -> PortResult<Option<(DeliveryRow, Vec<AttemptRow>)>> {
+        away()
+    }
+
+    async fn replay(&self, _: &str, _: &str, _: &ResourceKey, _: u64) -> PortResult<bool> {
+        away()
+    }
+
+    async fn replay_range(&self, _: &str, _: &str, _: &ResourceKey, _: ReplayRange, _: u64) -> PortResult<u64> {
+        away()
+    }
 }

@@ -8,12 +8,15 @@ use utoipa::{
     Modify, OpenApi,
     openapi::{
         Content, Ref, ResponseBuilder,
-        path::Operation,
+        path::{Operation, PathItem},
         security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
 
-use crate::handlers::{cases, evidence, explore, files, health, log, operations, pages, verify};
+use crate::{
+    handlers::{cases, evidence, explore, files, health, log, operations, pages, verify, webhooks},
+    routes::OF_TENANTS,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +33,7 @@ use crate::handlers::{cases, evidence, explore, files, health, log, operations, 
         (name = "evidence", description = "Recording files by their digests, and reading them back with their proofs."),
         (name = "operations", description = "What came of a write."),
         (name = "cases", description = "Ordered chains of evidence."),
+        (name = "webhooks", description = "Being told what happens: Standard Webhooks, signed, in order, until they arrive."),
         (name = "public", description = "What anybody may look up, without a key."),
         (name = "log", description = "The log itself: C2SP tlog-tiles."),
         (name = "documents", description = "This document, and a page for every problem code."),
@@ -37,8 +41,9 @@ use crate::handlers::{cases, evidence, explore, files, health, log, operations, 
     ),
     paths(
         evidence::create, evidence::create_batch, files::create, evidence::list, evidence::read, evidence::receipt,
-        evidence::entry, evidence::proof, operations::read, cases::open, cases::append, cases::read, verify::look_up,
-        verify::look_up_batch, explore::blocks, explore::block, explore::entry, verify::receipt, verify::entry,
+        evidence::entry, evidence::proof, operations::read, cases::open, cases::append, cases::read, webhooks::create, webhooks::list,
+        webhooks::read, webhooks::change, webhooks::delete, webhooks::rotate, webhooks::test, webhooks::replay_range,
+        webhooks::deliveries, webhooks::delivery, webhooks::replay, verify::look_up, verify::look_up_batch, explore::blocks, explore::block, explore::entry, verify::receipt, verify::entry,
         verify::proof, explore::search, verify::network, log::checkpoint, log::policy, log::policy_from, log::tile,
         pages::error_index, pages::error_page, pages::openapi, health::live, health::ready,
     ),
@@ -111,14 +116,14 @@ impl Modify for Problems {
 
 fn operations(api: &mut utoipa::openapi::OpenApi) -> impl Iterator<Item = (&str, &'static str, &mut Operation)> {
     api.paths.paths.iter_mut().flat_map(|(path, item)| {
-        let get = item.get.as_mut().map(|operation| (path.as_str(), "GET", operation));
-        let post = item.post.as_mut().map(|operation| (path.as_str(), "POST", operation));
-        get.into_iter().chain(post)
+        let PathItem { get, post, patch, delete, .. } = item;
+        let methods = [("GET", get), ("POST", post), ("PATCH", patch), ("DELETE", delete)];
+        methods.into_iter().filter_map(|(method, operation)| Some((path.as_str(), method, operation.as_mut()?)))
     })
 }
 
 fn needs_key(path: &str) -> bool {
-    ["/v1/evidence", "/v1/operations", "/v1/cases"].iter().any(|prefix| path.starts_with(prefix))
+    OF_TENANTS.iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// The codes that a route can answer with.
@@ -133,7 +138,8 @@ fn problems(path: &str, method: &str) -> Vec<ProblemCode> {
             codes.extend_from_slice(more);
         }
     };
-    let (keyed, post) = (needs_key(path), method == "POST");
+    let hooks = path.starts_with("/v1/webhooks");
+    let (keyed, post) = (needs_key(path), !hooks && method == "POST");
     let (batch, files) = (path.ends_with("/batch"), path.ends_with("/files"));
     let lists = ["/v1/evidence", "/v1/cases/{id}", "/v1/verify/{algorithm}/{digest}", "/v1/blocks"];
     let list = lists.contains(&path) && !post;
@@ -142,7 +148,7 @@ fn problems(path: &str, method: &str) -> Vec<ProblemCode> {
     add(keyed, KEY);
     add(keyed, &[P::DatabaseUnavailable]);
     add(ledger, &[P::RateLimited, P::QueryParameterUnknown]);
-    add(ledger && !post, &[P::LedgerUnavailable, P::StoredDataDamaged]);
+    add(ledger && !post && !hooks, &[P::LedgerUnavailable, P::StoredDataDamaged]);
     add(keyed && post, WRITE);
     add(keyed && post && !batch, IDEMPOTENCY_HEADER);
     add(post && !files, JSON_BODY);
@@ -157,6 +163,22 @@ fn problems(path: &str, method: &str) -> Vec<ProblemCode> {
     add(path.starts_with("/v1/operations/"), &[P::OperationNotFound]);
     add(path.starts_with("/v1/cases/{id}"), &[P::CaseNotFound]);
     add(path == "/v1/cases/{id}/evidence", &[P::EvidenceNotFound, P::PredecessorNotCommitted, P::OperationRejected]);
+    add(hooks && method != "GET", &[P::TenantSuspended, P::DiskFull]);
+    add(hooks && path.contains("{id}") && path.contains("endpoints"), &[P::WebhookEndpointNotFound]);
+    add(path == "/v1/webhooks/endpoints/{id}" && method == "PATCH", &[P::Overloaded]);
+    add(path.ends_with("/secret"), &[P::KeyProviderUnavailable, P::Overloaded]);
+    add(path.starts_with("/v1/webhooks/deliveries"), &[P::WebhookEndpointNotFound]);
+    add(path.starts_with("/v1/webhooks/deliveries/{id}"), &[P::WebhookDeliveryNotFound]);
+    add(hooks && (path.ends_with("/test") || path.ends_with("/replay")), &[P::WebhookEndpointDisabled]);
+    add(path == "/v1/webhooks/deliveries", LIST);
+    add(path == "/v1/webhooks/deliveries", &[P::TimeRangeInvalid, P::IdMalformed]);
+    let (create, change) = (path == "/v1/webhooks/endpoints" && method == "POST", method == "PATCH");
+    let (secret, range) = (path.ends_with("/secret"), path == "/v1/webhooks/endpoints/{id}/replay");
+    add(create || change || secret || range, JSON_BODY);
+    add(create || secret, IDEMPOTENCY_HEADER);
+    add(create || change, &[P::WebhookUrlRefused, P::WebhookEventUnknown, P::WebhookEventsEmpty]);
+    add(create, &[P::IdempotencyConflict, P::WebhookEndpointsTooMany, P::KeyProviderUnavailable]);
+    add(range, &[P::WebhookStateUnknown, P::TimeRangeInvalid]);
     add(path.starts_with("/v1/verify/{"), DIGEST_IN_PATH);
     add(path.starts_with("/v1/verify/"), &[P::IndexRebuilding, P::LedgerUnavailable, P::Overloaded]);
     add(path == "/v1/blocks/{height}", &[P::BlockNotFound]);

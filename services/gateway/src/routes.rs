@@ -13,13 +13,14 @@ use chopmark_api::{
 
 use crate::{
     edge::RouteMetrics,
-    handlers::{cases, evidence, explore, files, health, log, operations, pages, verify},
+    handlers::{cases, evidence, explore, files, health, log, operations, pages, verify, webhooks},
     refusal::{Outcome, Refusal},
 };
 
 const GET: &[&str] = &["GET", "HEAD"];
 const POST: &[&str] = &["POST"];
 const GET_POST: &[&str] = &["GET", "HEAD", "POST"];
+const GET_PATCH_DELETE: &[&str] = &["GET", "HEAD", "PATCH", "DELETE"];
 
 /// Paths of the public listener with their methods; the OpenAPI document has the same.
 pub(crate) const PUBLIC: &[(&str, &[&str])] = &[
@@ -34,6 +35,14 @@ pub(crate) const PUBLIC: &[(&str, &[&str])] = &[
     ("/v1/cases", POST),
     ("/v1/cases/{id}", GET),
     ("/v1/cases/{id}/evidence", POST),
+    ("/v1/webhooks/endpoints", GET_POST),
+    ("/v1/webhooks/endpoints/{id}", GET_PATCH_DELETE),
+    ("/v1/webhooks/endpoints/{id}/secret", POST),
+    ("/v1/webhooks/endpoints/{id}/test", POST),
+    ("/v1/webhooks/endpoints/{id}/replay", POST),
+    ("/v1/webhooks/deliveries", GET),
+    ("/v1/webhooks/deliveries/{id}", GET),
+    ("/v1/webhooks/deliveries/{id}/replay", POST),
     ("/v1/verify/batch", POST),
     ("/v1/verify/{algorithm}/{digest}", GET),
     ("/v1/blocks", GET),
@@ -56,7 +65,7 @@ pub(crate) const PUBLIC: &[(&str, &[&str])] = &[
 ];
 
 /// Begin of the paths that need a key, a database or a queue.
-const OF_TENANTS: [&str; 3] = ["/v1/evidence", "/v1/operations", "/v1/cases"];
+pub(crate) const OF_TENANTS: [&str; 4] = ["/v1/evidence", "/v1/operations", "/v1/cases", "/v1/webhooks"];
 
 /// Registers the routes of the public listener.
 pub(crate) fn public(config: &mut ServiceConfig, network: &str) {
@@ -83,6 +92,19 @@ fn register(config: &mut ServiceConfig, network: &str, serves: impl Fn(&str) -> 
             "/v1/cases" => resource.route(web::post().to(cases::open)),
             "/v1/cases/{id}" => resource.route(get().to(cases::read)),
             "/v1/cases/{id}/evidence" => resource.route(web::post().to(cases::append)),
+            "/v1/webhooks/endpoints" => {
+                resource.route(get().to(webhooks::list)).route(web::post().to(webhooks::create))
+            }
+            "/v1/webhooks/endpoints/{id}" => resource
+                .route(get().to(webhooks::read))
+                .route(web::patch().to(webhooks::change))
+                .route(web::delete().to(webhooks::delete)),
+            "/v1/webhooks/endpoints/{id}/secret" => resource.route(web::post().to(webhooks::rotate)),
+            "/v1/webhooks/endpoints/{id}/test" => resource.route(web::post().to(webhooks::test)),
+            "/v1/webhooks/endpoints/{id}/replay" => resource.route(web::post().to(webhooks::replay_range)),
+            "/v1/webhooks/deliveries" => resource.route(get().to(webhooks::deliveries)),
+            "/v1/webhooks/deliveries/{id}" => resource.route(get().to(webhooks::delivery)),
+            "/v1/webhooks/deliveries/{id}/replay" => resource.route(web::post().to(webhooks::replay)),
             "/v1/verify/batch" => resource.route(web::post().to(verify::look_up_batch)),
             "/v1/verify/{algorithm}/{digest}" => resource.route(get().to(verify::look_up)),
             "/v1/blocks" => resource.route(get().to(explore::blocks)),

@@ -30,8 +30,6 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
     pub(crate) uploads: Arc<Semaphore>,
-    /// Writes that were answered as durable, repeats among them.
-    pub(crate) accepted: metrics::Counter,
     bodies: Arc<Semaphore>,
     draining: AtomicBool,
     request_ids: RequestIds,
@@ -50,7 +48,6 @@ impl Shared {
         Self {
             limits: Limits::new(&config),
             uploads: Arc::new(Semaphore::new(config.uploads_max)),
-            accepted: metrics::counter!("chopmark_gateway_accepted_total", "network" => network.clone()),
             bodies: Arc::new(Semaphore::new(units)),
             draining: AtomicBool::new(false),
             request_ids: RequestIds { start: request_ids_start, count: AtomicU64::new(0) },
@@ -60,6 +57,15 @@ impl Shared {
             config,
             metrics,
         }
+    }
+
+    /// Counts writes of a tenant by what they were answered: as durable, repeats among them, or as too many.
+    pub(crate) fn count_writes(&self, tenant: &str, result: &'static str, writes: usize) {
+        let (network, tenant) = (self.network.clone(), tenant.to_owned());
+        metrics::counter!(
+            "chopmark_gateway_writes_total", "network" => network, "tenant" => tenant, "result" => result
+        )
+        .increment(writes as u64);
     }
 
     /// The use cases behind a key. A member's node has none, and no route that asks for them.

@@ -17,14 +17,24 @@ mod read;
 mod scope;
 mod settings;
 mod tenants;
+#[path = "webhooks.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same statements, compiled for each database")]
+mod webhooks;
 
 use async_trait::async_trait;
 use chopmark_domain::{
     id::ResourceKey,
-    ports::{OperationStore, PortResult, ProjectionStore, TenantAdmin, TenantStore},
+    ports::{
+        DeliveryStore, EndpointInsertion, OperationStore, PortResult, ProjectionStore, TenantAdmin, TenantStore,
+        WebhookStore,
+    },
     quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     tenant::{ApiKeyRow, TenantRow},
+    webhook::{
+        AttemptRow, Backlog, ClaimedDelivery, DeliveryQuery, DeliveryRow, EndpointRow, NextStep, OutboxEvent,
+        ReplayRange,
+    },
 };
 use diesel::PgConnection;
 use ledger_core::hash::Hash32;
@@ -36,6 +46,13 @@ pub use self::{
 };
 use self::{scope::Scope, settings::DatabaseUrl};
 use crate::{failure::Failure, filter::TenantFilter, pool::Pool, rules::TRANSACTION_ROWS_MAX};
+
+/// What differs between the databases in [`webhooks`].
+mod dialect {
+    pub(super) type Connection = diesel::PgConnection;
+    /// What another courier is claiming right now is its.
+    pub(super) const SKIP_LOCKED: &str = "FOR NO KEY UPDATE OF d SKIP LOCKED";
+}
 
 /// The database of a production deployment: all three database ports, as far as its role reaches.
 #[derive(Debug, Clone)]
@@ -205,5 +222,121 @@ impl TenantAdmin for PostgresStore {
     async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
         let id = id.to_owned();
         self.run(Scope::Role, move |connection| tenants::expire_key(connection, &id, at_ms)).await
+    }
+}
+
+#[async_trait]
+impl WebhookStore for PostgresStore {
+    async fn insert_endpoint(&self, endpoint: EndpointRow, most: u32) -> PortResult<EndpointInsertion> {
+        let scope = Scope::tenant(&endpoint.network, &endpoint.tenant);
+        self.run(scope, move |connection| webhooks::insert_endpoint(connection, &endpoint, most)).await
+    }
+
+    async fn endpoints(&self, network: &str, tenant: &str) -> PortResult<Vec<EndpointRow>> {
+        let filter = self.filter;
+        let scope = Scope::tenant(network, tenant);
+        let (network, tenant) = (network.to_owned(), tenant.to_owned());
+        self.run(scope, move |connection| webhooks::endpoints(connection, filter, &network, &tenant)).await
+    }
+
+    async fn update_endpoint(&self, endpoint: EndpointRow) -> PortResult<bool> {
+        let filter = self.filter;
+        let scope = Scope::tenant(&endpoint.network, &endpoint.tenant);
+        self.run(scope, move |connection| webhooks::update_endpoint(connection, filter, &endpoint)).await
+    }
+
+    async fn delete_endpoint(&self, network: &str, tenant: &str, id: &ResourceKey) -> PortResult<bool> {
+        let filter = self.filter;
+        let scope = Scope::tenant(network, tenant);
+        let (network, tenant, id) = (network.to_owned(), tenant.to_owned(), *id);
+        self.run(scope, move |connection| webhooks::delete_endpoint(connection, filter, &network, &tenant, &id)).await
+    }
+
+    async fn push_event(&self, event: OutboxEvent, endpoint: &ResourceKey) -> PortResult<()> {
+        let scope = Scope::tenant(&event.network, &event.tenant);
+        let endpoint = *endpoint;
+        self.run(scope, move |connection| webhooks::push_event(connection, &event, &endpoint)).await
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> PortResult<Vec<DeliveryRow>> {
+        let filter = self.filter;
+        let scope = Scope::tenant(&query.network, &query.tenant);
+        self.run(scope, move |connection| webhooks::deliveries(connection, filter, &query)).await
+    }
+
+    async fn delivery(
+        &self,
+        network: &str,
+        tenant: &str,
+        id: &ResourceKey,
+    ) -> PortResult<Option<(DeliveryRow, Vec<AttemptRow>)>> {
+        let filter = self.filter;
+        let scope = Scope::tenant(network, tenant);
+        let (network, tenant, id) = (network.to_owned(), tenant.to_owned(), *id);
+        self.run(scope, move |connection| webhooks::delivery(connection, filter, &network, &tenant, &id)).await
+    }
+
+    async fn replay(&self, network: &str, tenant: &str, id: &ResourceKey, now: u64) -> PortResult<bool> {
+        let filter = self.filter;
+        let scope = Scope::tenant(network, tenant);
+        let (network, tenant, id) = (network.to_owned(), tenant.to_owned(), *id);
+        self.run(scope, move |connection| webhooks::replay(connection, filter, &network, &tenant, &id, now)).await
+    }
+
+    async fn replay_range(
+        &self,
+        network: &str,
+        tenant: &str,
+        endpoint: &ResourceKey,
+        range: ReplayRange,
+        now: u64,
+    ) -> PortResult<u64> {
+        let filter = self.filter;
+        let scope = Scope::tenant(network, tenant);
+        let (network, tenant, endpoint) = (network.to_owned(), tenant.to_owned(), *endpoint);
+        self.run(scope, move |connection| {
+            webhooks::replay_range(connection, filter, &network, &tenant, &endpoint, range, now)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl DeliveryStore for PostgresStore {
+    async fn due_endpoints(&self, network: &str, now: u64) -> PortResult<Vec<ResourceKey>> {
+        let scope = Scope::Role;
+        let network = network.to_owned();
+        self.run(scope, move |connection| webhooks::due_endpoints(connection, &network, now)).await
+    }
+
+    async fn claim(
+        &self,
+        network: &str,
+        endpoint: &ResourceKey,
+        claim: ResourceKey,
+        times: (u64, u64),
+        limit: u32,
+    ) -> PortResult<Vec<ClaimedDelivery>> {
+        let scope = Scope::Role;
+        let (network, endpoint) = (network.to_owned(), *endpoint);
+        self.run(scope, move |connection| webhooks::claim(connection, &network, &endpoint, claim, times, limit)).await
+    }
+
+    async fn record(&self, delivery: &ClaimedDelivery, attempt: AttemptRow, next: NextStep) -> PortResult<bool> {
+        let scope = Scope::Role;
+        let delivery = delivery.clone();
+        self.run(scope, move |connection| webhooks::record(connection, &delivery, &attempt, next)).await
+    }
+
+    async fn backlog(&self, network: &str) -> PortResult<Backlog> {
+        let scope = Scope::Role;
+        let network = network.to_owned();
+        self.run(scope, move |connection| webhooks::backlog(connection, &network)).await
+    }
+
+    async fn prune(&self, network: &str, before: u64, limit: u32) -> PortResult<u64> {
+        let scope = Scope::Role;
+        let network = network.to_owned();
+        self.run(scope, move |connection| webhooks::prune(connection, &network, before, limit)).await
     }
 }

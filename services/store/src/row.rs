@@ -8,6 +8,7 @@ use chopmark_domain::{
     quota::{Limits, Rate},
     record::{CaseLink, CommittedAt, OperationRow, OperationState, ProjectionCursor, RejectedAt, StateFilter},
     tenant::{ApiKeyRow, Scope, TenantRow},
+    webhook::OutboxEvent,
 };
 use diesel::prelude::*;
 use ipnet::IpNet;
@@ -25,7 +26,7 @@ pub(crate) struct ValueError {
 }
 
 impl ValueError {
-    fn new(field: &'static str, value: impl ToString) -> Self {
+    pub(crate) fn new(field: &'static str, value: impl ToString) -> Self {
         Self { field, value: value.to_string() }
     }
 }
@@ -71,7 +72,7 @@ pub(crate) fn hash(field: &'static str, bytes: &[u8]) -> Converted<Hash32> {
     array(field, bytes).map(Hash32)
 }
 
-fn resource(field: &'static str, bytes: &[u8]) -> Converted<ResourceKey> {
+pub(crate) fn resource(field: &'static str, bytes: &[u8]) -> Converted<ResourceKey> {
     array(field, bytes).map(ResourceKey)
 }
 
@@ -191,6 +192,26 @@ impl TryFrom<OperationRecord> for OperationRow {
             conflicted: record.conflicted,
             tenant: record.tenant,
         })
+    }
+}
+
+/// The row of an operation whose id another request holds, as far as its tenant is told.
+#[derive(Debug, Queryable, Selectable, QueryableByName)]
+#[diesel(table_name = operations)]
+pub(crate) struct Conflicted {
+    network: String,
+    tenant: String,
+    key: Vec<u8>,
+    op: Vec<u8>,
+    kind: i32,
+    accepted_at: i64,
+}
+
+impl Conflicted {
+    pub(crate) fn event(&self) -> Converted<OutboxEvent> {
+        let subject = (resource("operations.key", &self.key)?, &hash("operations.op", &self.op)?, kind(self.kind)?);
+        let time = unsigned("operations.accepted_at", self.accepted_at)?;
+        Ok(OutboxEvent::conflict(&self.network, &self.tenant, subject, time))
     }
 }
 

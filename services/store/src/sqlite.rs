@@ -13,22 +13,38 @@ mod project;
 mod read;
 mod statement;
 mod tenants;
+#[path = "webhooks.rs"]
+mod webhooks;
 
 use std::path::Path;
 
 use async_trait::async_trait;
 use chopmark_domain::{
     id::ResourceKey,
-    ports::{OperationStore, PortResult, ProjectionStore, TenantAdmin, TenantStore},
+    ports::{
+        DeliveryStore, EndpointInsertion, OperationStore, PortResult, ProjectionStore, TenantAdmin, TenantStore,
+        WebhookStore,
+    },
     quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     tenant::{ApiKeyRow, TenantRow},
+    webhook::{
+        AttemptRow, Backlog, ClaimedDelivery, DeliveryQuery, DeliveryRow, EndpointRow, NextStep, OutboxEvent,
+        ReplayRange,
+    },
 };
 use ledger_core::hash::Hash32;
 
 pub use self::connect::OpenError;
 use self::connect::{File, Role};
-use crate::{pool::Pool, rules::TRANSACTION_ROWS_MAX};
+use crate::{filter::TenantFilter, pool::Pool, rules::TRANSACTION_ROWS_MAX};
+
+/// What differs between the databases in [`webhooks`].
+mod dialect {
+    pub(super) type Connection = diesel::SqliteConnection;
+    /// Writers queue at the file.
+    pub(super) const SKIP_LOCKED: &str = "";
+}
 
 /// One connection writes: SQLite has one writer anyway, and here they queue in order.
 const WRITERS: usize = 1;
@@ -174,6 +190,146 @@ impl TenantAdmin for SqliteStore {
     async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
         let id = id.to_owned();
         self.writer.run(move |connection| tenants::expire_key(connection, &id, at_ms)).await
+    }
+}
+
+#[async_trait]
+impl WebhookStore for SqliteStore {
+    async fn insert_endpoint(&self, endpoint: EndpointRow, most: u32) -> PortResult<EndpointInsertion> {
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| webhooks::insert_endpoint(connection, &endpoint, most))
+            })
+            .await
+    }
+
+    async fn endpoints(&self, network: &str, tenant: &str) -> PortResult<Vec<EndpointRow>> {
+        let (network, tenant) = (network.to_owned(), tenant.to_owned());
+        self.readers.run(move |connection| webhooks::endpoints(connection, TenantFilter::ON, &network, &tenant)).await
+    }
+
+    async fn update_endpoint(&self, endpoint: EndpointRow) -> PortResult<bool> {
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| {
+                    webhooks::update_endpoint(connection, TenantFilter::ON, &endpoint)
+                })
+            })
+            .await
+    }
+
+    async fn delete_endpoint(&self, network: &str, tenant: &str, id: &ResourceKey) -> PortResult<bool> {
+        let (network, tenant, id) = (network.to_owned(), tenant.to_owned(), *id);
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| {
+                    webhooks::delete_endpoint(connection, TenantFilter::ON, &network, &tenant, &id)
+                })
+            })
+            .await
+    }
+
+    async fn push_event(&self, event: OutboxEvent, endpoint: &ResourceKey) -> PortResult<()> {
+        let endpoint = *endpoint;
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| webhooks::push_event(connection, &event, &endpoint))
+            })
+            .await
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> PortResult<Vec<DeliveryRow>> {
+        self.readers.run(move |connection| webhooks::deliveries(connection, TenantFilter::ON, &query)).await
+    }
+
+    async fn delivery(
+        &self,
+        network: &str,
+        tenant: &str,
+        id: &ResourceKey,
+    ) -> PortResult<Option<(DeliveryRow, Vec<AttemptRow>)>> {
+        let (network, tenant, id) = (network.to_owned(), tenant.to_owned(), *id);
+        self.readers
+            .run(move |connection| webhooks::delivery(connection, TenantFilter::ON, &network, &tenant, &id))
+            .await
+    }
+
+    async fn replay(&self, network: &str, tenant: &str, id: &ResourceKey, now: u64) -> PortResult<bool> {
+        let (network, tenant, id) = (network.to_owned(), tenant.to_owned(), *id);
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| {
+                    webhooks::replay(connection, TenantFilter::ON, &network, &tenant, &id, now)
+                })
+            })
+            .await
+    }
+
+    async fn replay_range(
+        &self,
+        network: &str,
+        tenant: &str,
+        endpoint: &ResourceKey,
+        range: ReplayRange,
+        now: u64,
+    ) -> PortResult<u64> {
+        let (network, tenant, endpoint) = (network.to_owned(), tenant.to_owned(), *endpoint);
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| {
+                    webhooks::replay_range(connection, TenantFilter::ON, &network, &tenant, &endpoint, range, now)
+                })
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl DeliveryStore for SqliteStore {
+    async fn due_endpoints(&self, network: &str, now: u64) -> PortResult<Vec<ResourceKey>> {
+        let network = network.to_owned();
+        self.readers.run(move |connection| webhooks::due_endpoints(connection, &network, now)).await
+    }
+
+    async fn claim(
+        &self,
+        network: &str,
+        endpoint: &ResourceKey,
+        claim: ResourceKey,
+        times: (u64, u64),
+        limit: u32,
+    ) -> PortResult<Vec<ClaimedDelivery>> {
+        let (network, endpoint) = (network.to_owned(), *endpoint);
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| {
+                    webhooks::claim(connection, &network, &endpoint, claim, times, limit)
+                })
+            })
+            .await
+    }
+
+    async fn record(&self, delivery: &ClaimedDelivery, attempt: AttemptRow, next: NextStep) -> PortResult<bool> {
+        let delivery = delivery.clone();
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| webhooks::record(connection, &delivery, &attempt, next))
+            })
+            .await
+    }
+
+    async fn backlog(&self, network: &str) -> PortResult<Backlog> {
+        let network = network.to_owned();
+        self.readers.run(move |connection| webhooks::backlog(connection, &network)).await
+    }
+
+    async fn prune(&self, network: &str, before: u64, limit: u32) -> PortResult<u64> {
+        let network = network.to_owned();
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| webhooks::prune(connection, &network, before, limit))
+            })
+            .await
     }
 }
 

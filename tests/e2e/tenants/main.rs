@@ -162,6 +162,10 @@ impl Owner {
         for path in paths {
             views.push(self.api.get(&path).await.unwrap().body);
         }
+        // Nobody listens there, so that it changes; but it is there, and as the owner made it.
+        let endpoint = format!("/v1/webhooks/endpoints/{}", self.things.endpoint);
+        let endpoint = self.api.get(&endpoint).await.unwrap().body;
+        views.extend(["url", "description", "state"].map(|name| endpoint[name].clone()));
         views
     }
 }

@@ -133,6 +133,7 @@ pub(crate) fn probes(operation: &Operation, theirs: &Things, own: &Things, look:
         "GET /v1/operations/{id}" => by_id(operation, &theirs.operations),
         "GET /v1/cases/{id}" => case(operation, theirs, look),
         "POST /v1/cases/{id}/evidence" => links(operation, theirs, own),
+        name if name.contains(" /v1/webhooks/") => hooks(operation, theirs, look),
         // What follows is not asked for by an id that has a tag.
         "GET /v1/evidence" if look != Look::Tagged => lists(operation, theirs, look),
         "POST /v1/evidence" | "POST /v1/evidence/batch" | "POST /v1/evidence/files" | "POST /v1/cases"
@@ -218,6 +219,46 @@ fn writes(operation: &Operation, theirs: &Things) -> Vec<Probe> {
             vec![write().named(theirs.key(FILE)).sending(&media_type, form)]
         }
         _ => vec![write().named(theirs.key("case")).json(&theirs.case_body())],
+    }
+}
+
+fn hooks(operation: &Operation, theirs: &Things, look: Look) -> Vec<Probe> {
+    let it = || Probe::of(operation, Expect::Alike);
+    let at_endpoint = || it().at("id", &theirs.endpoint);
+    let times = json!({ "from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z" });
+    let name = operation.name();
+    match name.as_str() {
+        "GET /v1/webhooks/endpoints" if look == Look::Tagged => Vec::new(),
+        "GET /v1/webhooks/endpoints" => vec![Probe::of(operation, Expect::Own)],
+        // A key names an endpoint of whoever uses it.
+        "POST /v1/webhooks/endpoints" if look == Look::Tagged => Vec::new(),
+        "POST /v1/webhooks/endpoints" => {
+            let mut body = theirs.endpoint_body();
+            body["events"] = json!(["no such event"]);
+            vec![it().named(theirs.key("hook")).json(&body)]
+        }
+        "GET /v1/webhooks/endpoints/{id}" => vec![at_endpoint()],
+        "PATCH /v1/webhooks/endpoints/{id}" => {
+            vec![at_endpoint().json(&json!({})), at_endpoint().json(&json!({ "description": "mine now" }))]
+        }
+        "POST /v1/webhooks/endpoints/{id}/secret" => vec![at_endpoint().named(theirs.key("rotation")).json(&json!({}))],
+        "POST /v1/webhooks/endpoints/{id}/test" => vec![at_endpoint().json(&json!({}))],
+        "POST /v1/webhooks/endpoints/{id}/replay" => vec![at_endpoint().json(&times)],
+        "GET /v1/webhooks/deliveries" => {
+            let list = |expect| Probe::of(operation, expect);
+            let mut probes = vec![list(Expect::Alike).with("endpoint_id", &theirs.endpoint)];
+            if look != Look::Tagged {
+                probes.push(list(Expect::Own).with("limit", "200"));
+                let cursor = if look == Look::Checked { Expect::Alike } else { Expect::Own };
+                probes.push(list(cursor).with("cursor", &theirs.delivery_cursor));
+            }
+            probes
+        }
+        "GET /v1/webhooks/deliveries/{id}" => vec![it().at("id", &theirs.delivery)],
+        "POST /v1/webhooks/deliveries/{id}/replay" => vec![it().at("id", &theirs.delivery).json(&json!({}))],
+        // Last: where nothing keeps anybody back, it is gone.
+        "DELETE /v1/webhooks/endpoints/{id}" => vec![at_endpoint()],
+        _ => panic!("nobody has thought about {name} yet"),
     }
 }
 

@@ -38,6 +38,13 @@ pub(crate) struct Things {
     pub(crate) times: Vec<String>,
     /// What opens the commitment of the confidential evidence, as its receipt writes it.
     opening: String,
+    /// A webhook endpoint.
+    pub(crate) endpoint: String,
+    /// What was sent to it, or is to be.
+    pub(crate) delivery: String,
+    pub(crate) delivery_cursor: String,
+    /// What signs to it.
+    secret: String,
 }
 
 impl Things {
@@ -58,6 +65,7 @@ impl Things {
         for operation in &made.operations {
             assert_eq!(api.ended(operation).await.unwrap()["state"], "committed");
         }
+        made.hook(api).await;
         made.link(api).await;
         made.look(api).await;
         made
@@ -69,11 +77,13 @@ impl Things {
         let evidence = like.evidence.iter().map(&mut id).collect();
         let operations = like.operations.iter().map(&mut id).collect();
         let case = id(&like.case);
+        let (endpoint, delivery) = (id(&like.endpoint), id(&like.delivery));
         let mut cursor = || base32(&random.random::<[u8; 16]>());
-        let (cursor, case_cursor) = (cursor(), cursor());
+        let (cursor, case_cursor, delivery_cursor) = (cursor(), cursor(), cursor());
         let entries = like.entries.iter().map(|_| sha256(&random.random::<[u8; 32]>())).collect();
         let never = Self::nothing("ten_nobody", random);
-        Self { evidence, operations, case, cursor, case_cursor, entries, mark: never.mark, ..like.clone() }
+        let made = Self { evidence, operations, case, cursor, case_cursor, entries, mark: never.mark, ..like.clone() };
+        Self { endpoint, delivery, delivery_cursor, ..made }
     }
 
     /// The same under ids that carry the tags of another tenant: who could make such ids would get past
@@ -82,20 +92,23 @@ impl Things {
         let tagged = |id: &String| {
             let (prefix, body) = id.split_once('_').unwrap();
             let key = base32_decode(body).unwrap().first_chunk::<16>().copied().map(ResourceKey).unwrap();
-            let kinds = [IdKind::Evidence, IdKind::Operation, IdKind::Case];
+            let kinds =
+                [IdKind::Evidence, IdKind::Operation, IdKind::Case, IdKind::Endpoint, IdKind::Event, IdKind::Delivery];
             let kind = kinds.into_iter().find(|kind| kind.prefix() == prefix).unwrap();
             ids.issue(kind, tenant, &key)
         };
         let evidence = self.evidence.iter().map(tagged).collect();
         let operations = self.operations.iter().map(tagged).collect();
-        Self { evidence, operations, case: tagged(&self.case), ..self.clone() }
+        let (endpoint, delivery) = (tagged(&self.endpoint), tagged(&self.delivery));
+        Self { evidence, operations, case: tagged(&self.case), endpoint, delivery, ..self.clone() }
     }
 
     /// Nobody else may ever read these.
     pub(crate) fn private(&self) -> Vec<String> {
         let ids = self.evidence.iter().chain(&self.operations).chain([&self.case]).cloned();
         let confidential = [self.digest("confidential"), self.opening.clone()];
-        ids.chain(confidential).chain([self.mark.clone()]).collect()
+        let hooks = [self.endpoint.clone(), self.delivery.clone(), self.secret.clone()];
+        ids.chain(confidential).chain(hooks).chain([self.mark.clone()]).collect()
     }
 
     /// Anybody reads these in the log; whoever asks for records of their own must not.
@@ -184,6 +197,10 @@ impl Things {
             heights: Vec::new(),
             times: Vec::new(),
             opening: String::new(),
+            endpoint: String::new(),
+            delivery: String::new(),
+            delivery_cursor: String::new(),
+            secret: String::new(),
         }
     }
 
@@ -193,6 +210,7 @@ impl Things {
         like.evidence = vec![id("evd"); KINDS.len()];
         like.operations = vec![id("opn")];
         like.case = id("cas");
+        (like.endpoint, like.delivery) = (id("whe"), id("dlv"));
         like.entries = vec![String::new()];
         (like.indexes, like.heights, like.times) = (vec![1], vec![1], vec!["2026-01-01T00:00:00.000Z".to_owned()]);
         Self::invented(&like, random)
@@ -210,6 +228,22 @@ impl Things {
         let answer = request.header("Content-Type", media_type).body(form).send().await.unwrap();
         let status = answer.status().as_u16();
         Answer { status, body: serde_json::from_str(&answer.text().await.unwrap()).unwrap() }
+    }
+
+    /// What would make an endpoint; nobody listens there.
+    pub(crate) fn endpoint_body(&self) -> Value {
+        json!({ "url": format!("http://127.0.0.1:9/{}", self.own("hook", "token")), "description": self.own("hook", "note") })
+    }
+
+    /// An endpoint that is told of what follows.
+    async fn hook(&mut self, api: &Api) {
+        let answer = api.post("/v1/webhooks/endpoints", &self.key("hook"), 0, &self.endpoint_body()).await.unwrap();
+        self.endpoint = text(&answer.body["id"]);
+        self.secret = text(&answer.body["secret"]);
+        for _ in 0..2 {
+            let test = format!("/v1/webhooks/endpoints/{}/test", self.endpoint);
+            self.delivery = text(&api.post(&test, "unused", 0, &json!({})).await.unwrap().body["delivery_id"]);
+        }
     }
 
     /// Two links, and one that the ledger rejects.
@@ -238,6 +272,7 @@ impl Things {
         let next = async |path: String| text(&api.get(&path).await.unwrap().body["next_cursor"]);
         self.cursor = next("/v1/evidence?limit=1".to_owned()).await;
         self.case_cursor = next(format!("/v1/cases/{}?limit=1", self.case)).await;
+        self.delivery_cursor = next("/v1/webhooks/deliveries?limit=1".to_owned()).await;
         let (_, receipt) = api.bytes(&format!("/v1/evidence/{}/receipt", self.evidence[1])).await.unwrap();
         let receipt = String::from_utf8(receipt).unwrap();
         let opening = receipt.lines().find_map(|line| line.strip_prefix("extra "));

@@ -479,6 +479,46 @@ problem_codes! {
     detail "The operation is accepted, and its proof exists once it is committed.", "操作已受理，上链之后才有证明。";
     fix "Ask again shortly, or send Prefer: wait=10 with the write.", "请稍后再查，或在写入时发送 Prefer: wait=10。";
 
+    WebhookEndpointNotFound "webhook_endpoint_not_found" 404 Retry::Never;
+    title "No such endpoint", "没有这个接收端";
+    detail "Your platform has no webhook endpoint of this id on this network.", "你的平台在本网络上没有该编号的 Webhook 接收端。";
+    fix "Check the id, or list your endpoints.", "请检查编号，或列出你的接收端。";
+
+    WebhookDeliveryNotFound "webhook_delivery_not_found" 404 Retry::Never;
+    title "No such delivery", "没有这次投递";
+    detail "Your platform has no webhook delivery of this id; the log of a delivery is kept for 30 days after it ended.", "你的平台没有该编号的 Webhook 投递；投递结束后，其日志保留 30 天。";
+    fix "Check the id, or list your deliveries.", "请检查编号，或列出你的投递。";
+
+    WebhookEndpointDisabled "webhook_endpoint_disabled" 409 Retry::Never;
+    title "Endpoint disabled", "接收端已停用";
+    detail "Nothing is sent to an endpoint that is disabled.", "不会向已停用的接收端发送任何消息。";
+    fix "Enable it first: PATCH the endpoint with enabled true.", "请先启用：以 enabled 为 true 对该接收端执行 PATCH。";
+
+    WebhookEndpointsTooMany "webhook_endpoints_too_many" 409 Retry::Never;
+    title "Too many endpoints", "接收端过多";
+    detail "Your platform has as many webhook endpoints as it may have: {limit|the allowed number}.", "你的平台的 Webhook 接收端数已达上限：{limit|允许的数目}。";
+    fix "Delete an endpoint that is no longer needed, or change one instead.", "请删除不再需要的接收端，或改为修改现有接收端。";
+
+    WebhookUrlRefused "webhook_url_refused" 422 Retry::Never;
+    title "Not an address for webhooks", "该地址不能接收 Webhook";
+    detail "Messages are not sent to this URL: {reason|it is not a public https address}.", "不会向此 URL 发送消息：{reason|它不是公网 https 地址}。";
+    fix "Give an https URL whose host is a public name, without user, password and fragment.", "请提供主机为公共域名的 https URL，不含用户名、密码和片段。";
+
+    WebhookEventUnknown "webhook_event_unknown" 422 Retry::Never;
+    title "No such event", "没有这种事件";
+    detail "The filter names an event that does not exist; there are {known|those of the OpenAPI document}.", "过滤条件中有不存在的事件；可用的事件是{known|OpenAPI 文档所列的事件}。";
+    fix "Name events of this list, each at most once, or leave the filter out for all of them.", "请使用上述事件名，每个至多一次；若要接收全部事件，请省略该字段。";
+
+    WebhookEventsEmpty "webhook_events_empty" 422 Retry::Never;
+    title "A filter that lets nothing through", "过滤条件为空";
+    detail "The list of events has no item.", "事件列表中没有任何项。";
+    fix "Name at least one event, or leave the member out for all of them.", "请至少列出一个事件；若要接收全部事件，请省略该字段。";
+
+    WebhookStateUnknown "webhook_state_unknown" 422 Retry::Never;
+    title "No state of an ended delivery", "不是已结束投递的状态";
+    detail "Only deliveries that are delivered or dead can be chosen for sending again.", "只能选择状态为 delivered 或 dead 的投递重新发送。";
+    fix "Send delivered or dead, or leave the member out for both.", "请填写 delivered 或 dead；若两者都要，请省略该字段。";
+
     PredecessorNotCommitted "predecessor_not_committed" 409 Retry::After(1);
     title "What this needs is not committed yet", "所依赖的内容尚未上链";
     detail "The resource named at the pointer is accepted but not committed; this request was not taken up and its idempotency key is still free.", "所指的资源已受理但尚未上链；本请求未被受理，其幂等键仍可使用。";

@@ -20,6 +20,10 @@ use crate::{
 /// Never changes: an entry's bytes, its first receipt, a full tile.
 pub(crate) const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
+/// Results of writes, as [`crate::state::Shared::count_writes`] counts them.
+pub(crate) const ACCEPTED: &str = "accepted";
+pub(crate) const REFUSED_QUOTA: &str = "refused_quota";
+
 /// An id out of the path.
 pub(crate) fn path_id<T: FromStr>(req: &HttpRequest, form: &'static str) -> Outcome<T> {
     let parsed = req.match_info().get("id").and_then(|id| id.parse().ok());
@@ -82,6 +86,16 @@ pub(crate) struct WriteHeaders {
     /// `wait=N`, 0 to 30 seconds: hold the answer until the operation is committed.
     #[param(rename = "Prefer", required = false, example = "wait=10")]
     prefer: Option<String>,
+}
+
+/// The header of a write that takes effect at once.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes headers that are read by hand")]
+pub(crate) struct WriteKey {
+    /// Names the write for ever; repeat it when you retry. 1 to 255 visible ASCII characters.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255, example = "hooks-of-the-shop")]
+    idempotency_key: String,
 }
 
 /// Headers of a batch, whose items name themselves.

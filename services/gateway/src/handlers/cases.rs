@@ -10,7 +10,7 @@ use chopmark_api::{
 };
 use chopmark_domain::{notarize::Write, record::OperationState};
 
-use super::answer::{WriteHeaders, applied, located, path_id, renderer};
+use super::answer::{ACCEPTED, WriteHeaders, applied, located, path_id, renderer};
 use crate::{
     auth::{Reader, Writer, shared},
     body::{self, WriteHead, idempotency_key},
@@ -45,7 +45,7 @@ pub(crate) async fn open(req: HttpRequest, writer: Writer) -> Outcome<HttpRespon
     let services = shared(&req)?.services()?;
     let write = Write { caller: &writer.0, trace: &head.trace };
     let accepted = services.notary.open_case(write, &key, request).await?;
-    shared(&req)?.accepted.increment(1);
+    shared(&req)?.count_writes(writer.0.tenant.id(), ACCEPTED, 1);
     drop(body);
     let accepted = services.notary.wait(&writer.0, accepted, head.wait).await?;
     let renderer = renderer(&req, &writer.0)?;
@@ -89,7 +89,7 @@ pub(crate) async fn append(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
     let notary = &shared(&req)?.services()?.notary;
     let write = Write { caller: &writer.0, trace: &head.trace };
     let accepted = notary.append_to_case(write, &key, &case, request).await?;
-    shared(&req)?.accepted.increment(1);
+    shared(&req)?.count_writes(writer.0.tenant.id(), ACCEPTED, 1);
     drop(body);
     let accepted = notary.wait(&writer.0, accepted, head.wait).await?;
     let view = renderer(&req, &writer.0)?.append_accepted(&accepted.key, accepted.state, case, evidence);

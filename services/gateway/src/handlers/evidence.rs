@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode};
 use chopmark_api::{
-    Problem,
+    Problem, ProblemCode,
     evidence::{EvidenceAccepted, EvidenceBatchRequest, EvidenceBatchResult, EvidenceRequest, EvidenceView},
     ids::EvidenceId,
     page::Page,
@@ -17,7 +17,9 @@ use chopmark_domain::{
     record::OperationState,
 };
 
-use super::answer::{BatchHeaders, WriteHeaders, applied, bundle, located, path_id, renderer, text};
+use super::answer::{
+    ACCEPTED, BatchHeaders, REFUSED_QUOTA, WriteHeaders, applied, bundle, located, path_id, renderer, text,
+};
 use crate::{
     auth::{Reader, Writer, shared},
     body::{self, WriteHead, idempotency_key, no_query},
@@ -67,7 +69,7 @@ pub(super) async fn answer(
 ) -> Outcome<HttpResponse> {
     let shared = shared(req)?;
     let services = shared.services()?;
-    shared.accepted.increment(1);
+    shared.count_writes(writer.0.tenant.id(), ACCEPTED, 1);
     let Notarized { accepted, warnings } = notarized;
     let accepted = services.notary.wait(&writer.0, accepted, wait).await?;
     let renderer = renderer(req, &writer.0)?;
@@ -106,7 +108,11 @@ pub(crate) async fn create_batch(req: HttpRequest, writer: Writer) -> Outcome<Ht
     let mut answers = notary.notarize_batch(write, items).await;
     drop(body);
     let accepted = answers.iter().filter(|item| item.answer.is_ok()).count();
-    shared(&req)?.accepted.increment(accepted as u64);
+    let is_over = |problem: &Problem| problem.code() == ProblemCode::QuotaExceeded;
+    let refused = answers.iter().filter(|item| item.answer.as_ref().is_err_and(is_over)).count();
+    let counted = shared(&req)?;
+    counted.count_writes(writer.0.tenant.id(), ACCEPTED, accepted);
+    counted.count_writes(writer.0.tenant.id(), REFUSED_QUOTA, refused);
     if let Some(problem) = failed_whole(&answers) {
         return Err(problem.into());
     }

@@ -52,9 +52,22 @@ pub(crate) async fn ready(req: HttpRequest) -> Outcome<HttpResponse> {
     json(code, &HealthView { status, checks })
 }
 
-/// Metrics in Prometheus' text format; on the internal listener only.
+/// Metrics in Prometheus' text format, with what answers right now; on the internal listener only.
 pub(crate) async fn metrics(req: HttpRequest) -> Outcome<HttpResponse> {
-    let rendered = (shared(&req)?.metrics)();
+    let shared = shared(&req)?;
+    let services = shared.gateway_services();
+    let (database, ledger) = tokio::join!(database(services), ledger(shared));
+    let up = |dependency: &'static str, well: bool| {
+        let up = if well { 1.0 } else { 0.0 };
+        let network = shared.network.clone();
+        metrics::gauge!("chopmark_gateway_dependency_up", "network" => network, "dependency" => dependency).set(up);
+    };
+    up("ledger", ledger);
+    if let Some(services) = services {
+        up("database", database);
+        up("queue", services.notary.queue_is_well());
+    }
+    let rendered = (shared.metrics)();
     Ok(text("text/plain; version=0.0.4; charset=utf-8", "no-store", rendered))
 }
 

@@ -9,5 +9,6 @@ pub(crate) mod log;
 pub(crate) mod operations;
 pub(crate) mod pages;
 pub(crate) mod verify;
+pub(crate) mod webhooks;
 
 mod answer;

@@ -15,4 +15,5 @@ mod limits;
 mod openapi;
 mod privacy;
 mod public;
+mod webhooks;
 mod world;

@@ -11,8 +11,11 @@ use chopmark_cache::MemoryQuotas;
 use chopmark_domain::{
     Ports, Services, Settings,
     auth::ApiKey,
+    endpoints::WebhookPorts,
     id::{IdIssuer, ResourceKey},
-    ports::{Clock as _, OperationStore as _, OriginalStore, ProjectionStore as _},
+    ports::{
+        Clock as _, OperationStore as _, OriginalStore, ProjectionStore as _, TenantStore as _, UrlFault, WebhookUrls,
+    },
     quota::Limits,
     record::{
         AcceptedOperation, CaseLink, CommittedAt, OperationState, ProjectedBlock, ProjectedOperation, RejectedAt,
@@ -22,6 +25,7 @@ use chopmark_domain::{
     tenant::{ApiKeyRow, Scope, TenantRow},
 };
 use chopmark_gateway::{Gateway, GatewayConfig, Stopper};
+use chopmark_store::SqliteStore;
 use ledger_core::{
     entry::{self, Link, entry_id},
     hash::Hash32,
@@ -56,6 +60,9 @@ pub(crate) struct World {
     pub(crate) stopper: Stopper,
     /// Reads and writes for the first tenant.
     pub(crate) key: String,
+    /// The real thing: claims and order are the database's.
+    pub(crate) webhooks: Arc<SqliteStore>,
+    _folder: tempfile::TempDir,
     taken: Mutex<usize>,
     cases: Mutex<HashMap<Hash32, (u64, Hash32)>>,
     evidence: Mutex<HashMap<Hash32, u64>>,
@@ -241,6 +248,18 @@ impl World {
     }
 }
 
+/// Which URLs are refused is the courier's; here only that it is asked.
+struct AnyUrl;
+
+impl WebhookUrls for AnyUrl {
+    fn check(&self, text: &str) -> Result<String, UrlFault> {
+        match text {
+            "http://10.0.0.1/" => Err(UrlFault::Address),
+            text => Ok(text.to_owned()),
+        }
+    }
+}
+
 /// The smallest request.
 pub(crate) fn plain() -> Value {
     json!({ "digests": { "sha256": DIGEST } })
@@ -252,17 +271,16 @@ impl Builder {
             (Arc::<MemoryQueue>::default(), Arc::<MemoryCache>::default(), Arc::<MemoryStore>::default());
         let ledger = Arc::new(MemoryLedger::new());
         let kek = KeyEncryptionKey::new(Zeroizing::new(KEK));
+        let folder = tempfile::tempdir().unwrap();
+        let webhooks = format!("sqlite:{}", folder.path().join("webhooks.db").display());
+        let webhooks = Arc::new(SqliteStore::open(&webhooks).await.unwrap());
         for (id, secret, active) in [("ten_one", 11, true), ("ten_two", 12, true), ("ten_suspended", 13, false)] {
             let wrapped_secret = kek.wrap(id, &[secret; 32], &ThreadRandom).unwrap();
             let network = "sandbox".to_owned();
-            store.tenants.lock().push(TenantRow {
-                id: id.into(),
-                network,
-                wrapped_secret,
-                active,
-                limits: self.limits,
-                created_at: 0,
-            });
+            let tenant =
+                TenantRow { id: id.into(), network, wrapped_secret, active, limits: self.limits, created_at: 0 };
+            webhooks.insert_tenant(tenant.clone()).await.unwrap();
+            store.tenants.lock().push(tenant);
         }
         let ports = Ports {
             queue: queue.clone(),
@@ -275,6 +293,7 @@ impl Builder {
             clock: Arc::new(SystemClock),
             random: Arc::new(ThreadRandom),
             originals: self.originals,
+            webhooks: WebhookPorts { store: webhooks.clone(), urls: Arc::new(AnyUrl) },
         };
         let ids = IdIssuer::new(Zeroizing::new(ID_KEY));
         let mut settings = Settings::new("sandbox", CHAIN, ids, kek, Zeroizing::new(HASHING_KEY));
@@ -294,6 +313,8 @@ impl Builder {
             ledger,
             stopper: serving.stopper(),
             key: String::new(),
+            webhooks,
+            _folder: folder,
             taken: Mutex::new(0),
             cases: Mutex::default(),
             evidence: Mutex::default(),

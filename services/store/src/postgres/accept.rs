@@ -13,9 +13,10 @@ use diesel::{
     sql_types::{Array, BigInt, Binary, Integer, Nullable, Text},
 };
 
+use super::webhooks;
 use crate::{
     failure::Failure,
-    row::{ACCEPTED, kind_number, signed},
+    row::{ACCEPTED, Conflicted, kind_number, signed},
     rules::check_private_keys,
 };
 
@@ -157,9 +158,22 @@ fn meet_known<'a>(
         }
     }
     if !conflicted.is_empty() {
-        sql_query("UPDATE operations SET conflicted = true WHERE sequence = ANY ($1) AND NOT conflicted")
-            .bind::<Array<BigInt>, _>(conflicted)
-            .execute(connection)?;
+        let marked: Vec<Conflicted> = sql_query(
+            "UPDATE operations SET conflicted = true WHERE sequence = ANY ($1) AND NOT conflicted
+             RETURNING network, tenant, key, op, kind, accepted_at",
+        )
+        .bind::<Array<BigInt>, _>(conflicted)
+        .load(connection)?;
+        tell_conflicts(connection, &marked)?;
+    }
+    Ok(())
+}
+
+/// Tells the tenants of operations that were just marked.
+fn tell_conflicts(connection: &mut PgConnection, marked: &[Conflicted]) -> Result<(), Failure> {
+    for row in marked {
+        let event = row.event()?;
+        webhooks::tell(connection, &event.network, std::slice::from_ref(&event))?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{failure::Failure, pool::Connect};
 
 /// Tables without a tenant's data. Every other one has forced row-level security.
-const PUBLIC_TABLES: &str = "'projection_cursors', '__diesel_schema_migrations'";
+const PUBLIC_TABLES: &str = "'projection_cursors', 'outbox_cursors', '__diesel_schema_migrations'";
 
 /// Why a database could not be opened.
 #[derive(Debug, Error)]
@@ -223,10 +223,18 @@ fn check_tables(connection: &mut PgConnection, wanted: PostgresRole) -> Result<(
         }
     }
     let names: BTreeSet<_> = tables.iter().map(|table| table.name.as_str()).collect();
-    match ["api_keys", "case_links", "operations", "private_parts", "tenants"]
-        .iter()
-        .find(|name| !names.contains(*name))
-    {
+    const OF_TENANTS: [&str; 9] = [
+        "api_keys",
+        "case_links",
+        "operations",
+        "outbox_events",
+        "private_parts",
+        "tenants",
+        "webhook_attempts",
+        "webhook_deliveries",
+        "webhook_endpoints",
+    ];
+    match OF_TENANTS.iter().find(|name| !names.contains(*name)) {
         Some(missing) => Err(PostgresOpenError::Unforced((*missing).to_owned())),
         None => Ok(()),
     }

@@ -3,7 +3,10 @@
 
 use std::collections::HashSet;
 
-use chopmark_domain::record::{CaseLink, ProjectedBlock, ProjectedOperation, ProjectionCursor};
+use chopmark_domain::{
+    record::{CaseLink, ProjectedBlock, ProjectedOperation, ProjectionCursor},
+    webhook::OutboxEvent,
+};
 use diesel::{
     OptionalExtension as _, PgConnection,
     connection::SimpleConnection as _,
@@ -12,7 +15,10 @@ use diesel::{
     sql_types::{Array, BigInt, Binary, Bool, Integer, Nullable, Text},
 };
 
-use super::accept::{column, lock_known, take_sequences};
+use super::{
+    accept::{column, lock_known, take_sequences},
+    webhooks,
+};
 use crate::{
     failure::Failure,
     row::{ACCEPTED, CursorRecord, Outcome, kind_number, signed},
@@ -45,6 +51,7 @@ pub(super) fn project(connection: &mut PgConnection, block: &ProjectedBlock) -> 
         settle(connection, block, &known)?;
     }
     insert_links(connection, block)?;
+    webhooks::tell_block(connection, block)?;
     Ok(true)
 }
 
@@ -170,7 +177,10 @@ fn settle(connection: &mut PgConnection, block: &ProjectedBlock, settled: &[Sett
         sequences.push(row.sequence);
         taken_over.push(row.request != operation.request.0 || row.tenant != operation.tenant);
     }
+    let conflicts: Vec<_> = settled.iter().zip(&taken_over).filter(|(_, taken_over)| **taken_over).collect();
+    let conflicts: Vec<_> = conflicts.iter().map(|(Settled { operation, .. }, _)| conflict(block, operation)).collect();
     update_settled(connection, settled, &sequences, taken_over)?;
+    webhooks::tell(connection, &block.network, &conflicts)?;
     sql_query(
         "DELETE FROM private_parts USING unnest($1, $2) AS settled (sequence, operation_hash)
          WHERE private_parts.sequence = settled.sequence AND private_parts.operation_hash <> settled.operation_hash",
@@ -179,6 +189,12 @@ fn settle(connection: &mut PgConnection, block: &ProjectedBlock, settled: &[Sett
     .bind::<Array<Binary>, _>(column(settled, |settled| &settled.operation.operation_hash.0[..]))
     .execute(connection)?;
     Ok(())
+}
+
+/// The row had another request's operation until now: its tenant is told as if the mark had come before.
+fn conflict(block: &ProjectedBlock, operation: &ProjectedOperation) -> OutboxEvent {
+    let subject = (operation.key, &operation.op, operation.kind);
+    OutboxEvent::conflict(&block.network, &operation.tenant, subject, block.time)
 }
 
 fn update_settled(

@@ -35,12 +35,14 @@ pub enum PostgresRole {
     Gateway,
     /// `chopmark_committer`: inserts and projects for all tenants; reads nothing that they sealed.
     Committer,
+    /// `chopmark_courier`: delivers webhooks for all tenants; reads no operation.
+    Courier,
     /// `chopmark_admin`: adds tenants and keys.
     Admin,
 }
 
 impl PostgresRole {
-    pub(super) const ALL: [Self; 3] = [Self::Gateway, Self::Committer, Self::Admin];
+    pub(super) const ALL: [Self; 4] = [Self::Gateway, Self::Committer, Self::Courier, Self::Admin];
 
     /// Its name in the database.
     #[must_use]
@@ -48,6 +50,7 @@ impl PostgresRole {
         match self {
             Self::Gateway => "chopmark_app",
             Self::Committer => "chopmark_committer",
+            Self::Courier => "chopmark_courier",
             Self::Admin => "chopmark_admin",
         }
     }

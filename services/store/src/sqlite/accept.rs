@@ -9,10 +9,11 @@ use diesel::{OptionalExtension as _, SqliteConnection, dsl::max, prelude::*};
 use super::{
     failure::write,
     statement::{Sql, Value, run},
+    webhooks,
 };
 use crate::{
     failure::Failure,
-    row::{ACCEPTED, kind_number, signed},
+    row::{ACCEPTED, Conflicted, kind_number, signed},
     rules::check_private_keys,
     schema::operations,
 };
@@ -146,6 +147,12 @@ impl Sql for MarkConflicted {
     const TEXT: &'static str = "UPDATE operations SET conflicted = 1 WHERE sequence = ? AND conflicted = 0";
 }
 
-pub(super) fn mark_conflicted(connection: &mut SqliteConnection, sequence: i64) -> QueryResult<()> {
-    run::<MarkConflicted, _>(connection, [Value::Int(sequence)]).map(drop)
+/// Marks an operation whose id another request holds, and tells its tenant, once.
+pub(super) fn mark_conflicted(connection: &mut SqliteConnection, sequence: i64) -> Result<(), Failure> {
+    if run::<MarkConflicted, _>(connection, [Value::Int(sequence)])? == 0 {
+        return Ok(());
+    }
+    let row: Conflicted = operations::table.find(sequence).select(Conflicted::as_select()).first(connection)?;
+    let event = row.event()?;
+    webhooks::tell(connection, &event.network, std::slice::from_ref(&event))
 }

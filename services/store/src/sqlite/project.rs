@@ -8,6 +8,7 @@ use super::{
     accept::{Known, known, mark_conflicted, next_sequence},
     failure::write,
     statement::{Sql, Value, run},
+    webhooks,
 };
 use crate::{
     failure::Failure,
@@ -36,6 +37,7 @@ pub(super) fn project(connection: &mut SqliteConnection, block: &ProjectedBlock)
         for link in &block.links {
             insert_link(connection, &block.network, link)?;
         }
+        webhooks::tell_block(connection, block)?;
         Ok(true)
     })
 }
@@ -226,8 +228,7 @@ fn take_over(connection: &mut SqliteConnection, row: &Known, operation: &Project
         Value::Int(row.sequence),
     ];
     run::<TakeOver, _>(connection, values)?;
-    mark_conflicted(connection, row.sequence)?;
-    Ok(())
+    mark_conflicted(connection, row.sequence)
 }
 
 struct InsertLink;

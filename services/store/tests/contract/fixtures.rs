@@ -2,7 +2,7 @@
 
 use chopmark_domain::{
     id::ResourceKey,
-    ports::{OperationStore, PortError, ProjectionStore, TenantAdmin},
+    ports::{DeliveryStore, OperationStore, PortError, ProjectionStore, TenantAdmin, WebhookStore},
     record::{
         AcceptedOperation, CaseLink, CommittedAt, ListQuery, OperationRow, OperationState, ProjectedBlock,
         ProjectedOperation, RejectedAt, SealedPrivate,
@@ -17,8 +17,14 @@ pub(crate) const OTHER_TENANT: &str = "ten_second";
 pub(crate) const NOW: u64 = 1_767_225_600_000;
 
 /// A store under test.
-pub(crate) trait Store: OperationStore + ProjectionStore + TenantAdmin + Clone + 'static {}
-impl<S: OperationStore + ProjectionStore + TenantAdmin + Clone + 'static> Store for S {}
+pub(crate) trait Store:
+    OperationStore + ProjectionStore + TenantAdmin + WebhookStore + DeliveryStore + Clone + 'static
+{
+}
+impl<S> Store for S where
+    S: OperationStore + ProjectionStore + TenantAdmin + WebhookStore + DeliveryStore + Clone + 'static
+{
+}
 
 /// An empty database of its own, opened as often as wished.
 pub(crate) trait Backend {

@@ -14,6 +14,7 @@ mod postgres;
 mod projection;
 mod sqlite;
 mod tenants;
+mod webhooks;
 
 /// Instantiates every test of the suite for one back-end.
 macro_rules! contract {
@@ -68,6 +69,20 @@ macro_rules! contract {
                 a_key_ends_at_the_earliest_time
                 limits_and_suspension_are_kept
                 everything_of_a_tenant_is_listed
+            );
+            contract!(@module webhooks $backend:
+                endpoints_are_kept
+                a_block_is_told_to_those_who_ask
+                nobody_is_told_twice
+                a_conflict_is_told_once
+                a_claim_is_nobody_elses_until_it_ends
+                a_resource_is_told_of_in_order
+                what_was_sent_is_sent_again
+                a_disabled_endpoint_is_given_up
+                a_test_goes_to_one_endpoint
+                pages_of_deliveries_are_a_tenants_own
+                what_ended_long_ago_is_removed
+                several_couriers_share_the_work
             );
             contract!(@module model $backend: random_histories_match_the_model);
         }

@@ -18,10 +18,17 @@ use std::{
 use async_trait::async_trait;
 use chopmark_domain::{
     id::ResourceKey,
-    ports::{OperationStore, PortResult, ProjectionStore, TenantAdmin, TenantStore},
+    ports::{
+        DeliveryStore, EndpointInsertion, OperationStore, PortResult, ProjectionStore, TenantAdmin, TenantStore,
+        WebhookStore,
+    },
     quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     tenant::{ApiKeyRow, TenantRow},
+    webhook::{
+        AttemptRow, Backlog, ClaimedDelivery, DeliveryQuery, DeliveryRow, EndpointRow, NextStep, OutboxEvent,
+        ReplayRange,
+    },
 };
 use chopmark_store::{PostgresRole, PostgresSettings, PostgresStore};
 use diesel::{
@@ -119,11 +126,12 @@ impl Database {
         settings
     }
 
-    async fn open(&self) -> ThreeRoles {
+    async fn open(&self) -> Roles {
         let open = |role| PostgresStore::open(self.settings(role));
-        ThreeRoles {
+        Roles {
             gateway: open(PostgresRole::Gateway).await.unwrap(),
             committer: open(PostgresRole::Committer).await.unwrap(),
+            courier: open(PostgresRole::Courier).await.unwrap(),
             admin: open(PostgresRole::Admin).await.unwrap(),
         }
     }
@@ -169,7 +177,7 @@ pub(crate) struct TempPostgres {
 }
 
 impl Backend for TempPostgres {
-    type Store = ThreeRoles;
+    type Store = Roles;
 
     async fn fresh() -> Option<Self> {
         let database = Server::find()?.empty();
@@ -177,21 +185,22 @@ impl Backend for TempPostgres {
         Some(Self { database })
     }
 
-    async fn open(&self) -> ThreeRoles {
+    async fn open(&self) -> Roles {
         self.database.open().await
     }
 }
 
-/// Gateway, committer and administrator, each as the role that it is in production.
+/// Gateway, committer, courier and administrator, each as the role that it is in production.
 #[derive(Debug, Clone)]
-pub(crate) struct ThreeRoles {
+pub(crate) struct Roles {
     gateway: PostgresStore,
     committer: PostgresStore,
+    courier: PostgresStore,
     admin: PostgresStore,
 }
 
 #[async_trait]
-impl OperationStore for ThreeRoles {
+impl OperationStore for Roles {
     async fn insert_accepted(&self, rows: Vec<AcceptedOperation>) -> PortResult<()> {
         self.committer.insert_accepted(rows).await
     }
@@ -227,7 +236,7 @@ impl OperationStore for ThreeRoles {
 }
 
 #[async_trait]
-impl ProjectionStore for ThreeRoles {
+impl ProjectionStore for Roles {
     async fn cursor(&self, network: &str) -> PortResult<Option<ProjectionCursor>> {
         let cursor = self.committer.cursor(network).await?;
         // Gateways wait for it to move.
@@ -245,7 +254,7 @@ impl ProjectionStore for ThreeRoles {
 }
 
 #[async_trait]
-impl TenantStore for ThreeRoles {
+impl TenantStore for Roles {
     async fn insert_tenant(&self, tenant: TenantRow) -> PortResult<bool> {
         self.admin.insert_tenant(tenant).await
     }
@@ -268,7 +277,7 @@ impl TenantStore for ThreeRoles {
 }
 
 #[async_trait]
-impl TenantAdmin for ThreeRoles {
+impl TenantAdmin for Roles {
     async fn tenants(&self, network: &str) -> PortResult<Vec<TenantRow>> {
         self.admin.tenants(network).await
     }
@@ -287,5 +296,86 @@ impl TenantAdmin for ThreeRoles {
 
     async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
         self.admin.expire_api_key(id, at_ms).await
+    }
+}
+
+#[async_trait]
+impl WebhookStore for Roles {
+    async fn insert_endpoint(&self, endpoint: EndpointRow, most: u32) -> PortResult<EndpointInsertion> {
+        self.gateway.insert_endpoint(endpoint, most).await
+    }
+
+    async fn endpoints(&self, network: &str, tenant: &str) -> PortResult<Vec<EndpointRow>> {
+        self.gateway.endpoints(network, tenant).await
+    }
+
+    async fn update_endpoint(&self, endpoint: EndpointRow) -> PortResult<bool> {
+        self.gateway.update_endpoint(endpoint).await
+    }
+
+    async fn delete_endpoint(&self, network: &str, tenant: &str, id: &ResourceKey) -> PortResult<bool> {
+        self.gateway.delete_endpoint(network, tenant, id).await
+    }
+
+    async fn push_event(&self, event: OutboxEvent, endpoint: &ResourceKey) -> PortResult<()> {
+        self.gateway.push_event(event, endpoint).await
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> PortResult<Vec<DeliveryRow>> {
+        self.gateway.deliveries(query).await
+    }
+
+    async fn delivery(
+        &self,
+        network: &str,
+        tenant: &str,
+        id: &ResourceKey,
+    ) -> PortResult<Option<(DeliveryRow, Vec<AttemptRow>)>> {
+        self.gateway.delivery(network, tenant, id).await
+    }
+
+    async fn replay(&self, network: &str, tenant: &str, id: &ResourceKey, now: u64) -> PortResult<bool> {
+        self.gateway.replay(network, tenant, id, now).await
+    }
+
+    async fn replay_range(
+        &self,
+        network: &str,
+        tenant: &str,
+        endpoint: &ResourceKey,
+        range: ReplayRange,
+        now: u64,
+    ) -> PortResult<u64> {
+        self.gateway.replay_range(network, tenant, endpoint, range, now).await
+    }
+}
+
+#[async_trait]
+impl DeliveryStore for Roles {
+    async fn due_endpoints(&self, network: &str, now: u64) -> PortResult<Vec<ResourceKey>> {
+        self.courier.due_endpoints(network, now).await
+    }
+
+    async fn claim(
+        &self,
+        network: &str,
+        endpoint: &ResourceKey,
+        claim: ResourceKey,
+        times: (u64, u64),
+        limit: u32,
+    ) -> PortResult<Vec<ClaimedDelivery>> {
+        self.courier.claim(network, endpoint, claim, times, limit).await
+    }
+
+    async fn record(&self, delivery: &ClaimedDelivery, attempt: AttemptRow, next: NextStep) -> PortResult<bool> {
+        self.courier.record(delivery, attempt, next).await
+    }
+
+    async fn backlog(&self, network: &str) -> PortResult<Backlog> {
+        self.courier.backlog(network).await
+    }
+
+    async fn prune(&self, network: &str, before: u64, limit: u32) -> PortResult<u64> {
+        self.courier.prune(network, before, limit).await
     }
 }

@@ -15,7 +15,7 @@ use chopmark_store::{PostgresRole, PostgresStore};
 use diesel::connection::SimpleConnection as _;
 use tempfile::TempDir;
 
-use super::{Database, SUPERUSER, Server, ThreeRoles, count, eventually, lines};
+use super::{Database, Roles, SUPERUSER, Server, count, eventually, lines};
 use crate::fixtures::*;
 
 fn is_unavailable<T>(result: &PortResult<T>) -> bool {
@@ -267,7 +267,7 @@ impl Story {
         false
     }
 
-    async fn accept(self: Arc<Self>, store: ThreeRoles, writer: u64) {
+    async fn accept(self: Arc<Self>, store: Roles, writer: u64) {
         for batch in 0.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
@@ -279,7 +279,7 @@ impl Story {
         }
     }
 
-    async fn project(self: Arc<Self>, store: ThreeRoles) {
+    async fn project(self: Arc<Self>, store: Roles) {
         for height in 1.. {
             if self.over.load(Ordering::Relaxed) {
                 return;

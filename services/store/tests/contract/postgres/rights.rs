@@ -8,13 +8,13 @@ use chopmark_domain::{
 use chopmark_store::{PostgresOpenError, PostgresRole, PostgresSettings, PostgresStore};
 use diesel::{PgConnection, QueryResult, connection::SimpleConnection as _};
 
-use super::{Database, OWNER, SUPERUSER, Server, ThreeRoles, count};
+use super::{Database, OWNER, Roles, SUPERUSER, Server, count};
 use crate::fixtures::*;
 
 const TENANT_TABLES: [&str; 5] = ["operations", "private_parts", "case_links", "tenants", "api_keys"];
 
 /// Two tenants with a row in every table, on two networks.
-async fn filled(database: &Database) -> ThreeRoles {
+async fn filled(database: &Database) -> Roles {
     database.migrate().await;
     let store = database.open().await;
     for (number, tenant, network) in [(1, TENANT, NETWORK), (2, OTHER_TENANT, NETWORK), (3, TENANT, "live")] {

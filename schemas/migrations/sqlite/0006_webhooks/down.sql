@@ -1,0 +1,5 @@
+DROP TABLE webhook_attempts;
+DROP TABLE webhook_deliveries;
+DROP TABLE outbox_cursors;
+DROP TABLE outbox_events;
+DROP TABLE webhook_endpoints;
