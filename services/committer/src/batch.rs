@@ -14,6 +14,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 
 use chopmark_domain::{
@@ -21,7 +22,7 @@ use chopmark_domain::{
     record::AcceptedOperation,
 };
 use ledger_core::{batch::SUBMISSION_OPERATIONS_MAX, hash::Hash32, operation::SignedOperation, outcome::RejectionCode};
-use metrics::counter;
+use metrics::{counter, histogram};
 
 use crate::{
     admit::{Admitted, Letter, admit},
@@ -131,7 +132,9 @@ impl Worker {
         let operations: Vec<SignedOperation> =
             submission.iter().map(|item| SignedOperation::unsigned(item.message.operation.clone())).collect();
         let submit = || self.ledger.submit(operations.clone());
+        let started = Instant::now();
         let results = self.caller.call("ledger", self.config.submit_timeout, submit).await?;
+        histogram!(metric::LEDGER_SECONDS, "network" => self.config.network.as_str()).record(started.elapsed());
         if results.len() == operations.len() {
             return Ok(results);
         }

@@ -32,6 +32,13 @@ pub(crate) const PROJECTED_HEIGHT: &str = "chopmark_committer_projected_height";
 /// Height that the newest checkpoint covers.
 pub(crate) const CHECKPOINT_HEIGHT: &str = "chopmark_committer_checkpoint_height";
 
+/// From submission to outcome.
+pub(crate) const LEDGER_SECONDS: &str = "chopmark_committer_ledger_seconds";
+/// From a block's time to its projection.
+pub(crate) const PROJECTED_SECONDS: &str = "chopmark_committer_projected_seconds";
+/// Whether the last call succeeded; label `dependency`.
+pub(crate) const DEPENDENCY_UP: &str = "chopmark_committer_dependency_up";
+
 /// Registers names, units and help texts with the installed recorder.
 pub fn describe_metrics() {
     describe_counter!(SUBMITTED, Unit::Count, "Messages whose operation has an outcome");
@@ -44,10 +51,26 @@ pub fn describe_metrics() {
     describe_histogram!(BATCH_SECONDS, Unit::Seconds, "From poll to committed queue positions");
     describe_histogram!(VERIFY_SECONDS, Unit::Seconds, "Verification of one group of blocks");
     describe_histogram!(PROJECT_SECONDS, Unit::Seconds, "Database transaction of one block");
+    describe_histogram!(LEDGER_SECONDS, Unit::Seconds, "From submission to outcome");
+    describe_histogram!(PROJECTED_SECONDS, Unit::Seconds, "From a block's time to its projection");
+    describe_gauge!(DEPENDENCY_UP, Unit::Count, "Whether the last call succeeded, by dependency");
     describe_gauge!(QUEUE_LAG, Unit::Count, "Messages behind the newest");
     describe_gauge!(IN_FLIGHT, Unit::Count, "Messages taken from the queue and not yet committed");
     describe_gauge!(PROJECTED_HEIGHT, Unit::Count, "Last projected height");
     describe_gauge!(CHECKPOINT_HEIGHT, Unit::Count, "Height that the newest checkpoint covers");
+}
+
+/// Notes whether a dependency answered.
+pub(crate) fn answered(network: &'static str, dependency: &'static str, well: bool) {
+    let up = if well { 1.0 } else { 0.0 };
+    metrics::gauge!(DEPENDENCY_UP, "network" => network, "dependency" => dependency).set(up);
+}
+
+/// How long ago a time of the ledger was (Unix ms); zero where the members' clocks are ahead.
+#[expect(clippy::disallowed_methods, reason = "a figure for people, which decides nothing")]
+pub(crate) fn since(time_ms: u64) -> std::time::Duration {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(std::time::Duration::from_millis(time_ms))
 }
 
 /// A gauge's value: heights and counts stay far below 2^53, where a float stops being exact.

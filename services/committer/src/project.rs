@@ -177,6 +177,7 @@ impl ProjectLoop {
             if self.database(|| self.store.project(block.clone())).await? {
                 // Durable now: rows, links and the cursor on this block, together.
                 histogram!(metric::PROJECT_SECONDS, "network" => self.network()).record(started.elapsed());
+                histogram!(metric::PROJECTED_SECONDS, "network" => self.network()).record(metric::since(block.time));
                 self.count(block);
                 continue;
             }

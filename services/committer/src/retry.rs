@@ -25,7 +25,9 @@ impl Caller {
     {
         let mut patience = self.patience(port);
         loop {
-            match within(port, limit, call()).await {
+            let called = within(port, limit, call()).await;
+            metric::answered(self.network.as_str(), port, called.is_ok());
+            match called {
                 Ok(value) => return Ok(value),
                 Err(error) => patience.after(error).await?,
             }

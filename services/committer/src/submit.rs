@@ -151,7 +151,9 @@ impl SubmitLoop {
     async fn poll(&mut self, max: usize) -> PortResult<Vec<Delivery>> {
         let mut patience = self.worker.caller.patience("queue");
         loop {
-            match self.poll_once(max, self.config().linger).await {
+            let polled = self.poll_once(max, self.config().linger).await;
+            metric::answered(self.network(), "queue", polled.is_ok());
+            match polled {
                 Ok(deliveries) => return Ok(deliveries),
                 Err(error) => patience.after(error).await?,
             }

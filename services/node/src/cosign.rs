@@ -101,6 +101,9 @@ impl SeenCosignatures {
             // Behind, but it goes on: a slow member is not a missing one.
             seen.missing_since = seen.missing_since.filter(|_| size < published).map(|_| now_ms);
             seen.last = new;
+            metrics::gauge!("chopmark_node_cosigned_size", "member" => name.to_owned()).set(size.0 as f64);
+            let time = u64::from_be_bytes(*time) as f64;
+            metrics::gauge!("chopmark_node_cosigned_timestamp_seconds", "member" => name.to_owned()).set(time);
         }
     }
 

@@ -4,8 +4,15 @@
 use segment_log::Options;
 
 pub(crate) use segment_log::Extent;
+
+/// [`segment_log::sync`], with its time taken.
 #[cfg(not(test))]
-pub(crate) use segment_log::sync;
+pub(crate) fn sync(file: &std::fs::File, path: &std::path::Path, extent: Extent) -> std::io::Result<()> {
+    let started = std::time::Instant::now();
+    let synced = segment_log::sync(file, path, extent);
+    metrics::histogram!("chopmark_node_fsync_seconds").record(started.elapsed());
+    synced
+}
 
 #[cfg(test)]
 pub(crate) use crate::simulation::disk::sync;

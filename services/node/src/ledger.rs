@@ -312,8 +312,13 @@ impl Ledger {
         self.shared.recent.write().insert_checkpoint(size, number);
         self.shared.backlog.push(Work::Checkpoint { size, record: number })?;
         self.cosigning.published(size, &record.note, &self.in_force, Some((self.shared.clock)()));
+        let record_height = record.height;
         self.shared.publish(Published { height: record.height, size, root, note: record.note });
         metrics::counter!("chopmark_node_checkpoints_total").increment(1);
+        if record_height == self.parent.height {
+            let age = (self.shared.clock)().saturating_sub(self.parent.time);
+            metrics::histogram!("chopmark_node_cosigned_seconds").record(Duration::from_millis(age));
+        }
         Ok(())
     }
 
@@ -377,6 +382,8 @@ impl Ledger {
         if !has(Bug::DecidesWithoutCertificate) {
             verified.map_err(|error| NodeError::Damaged(format!("certificate of height {height}: {error}")))?;
         }
+        metrics::gauge!("chopmark_node_round").set(f64::from(certificate.round));
+        metrics::counter!("chopmark_node_rounds_total").increment(u64::from(certificate.round) + 1);
         let outcomes = executed.outcomes.clone();
         let verdicts = outcomes.iter().map(|outcome| outcome.verdict).collect();
         let block = Block { header: proposal.header, batch: proposal.batch, verdicts, certificate };

@@ -1,6 +1,6 @@
 //! The queue's metrics. Every one carries the label `network`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -8,6 +8,8 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 const PUBLISHED: &str = "chopmark_queue_published_total";
 /// One append with its sync.
 const APPEND_SECONDS: &str = "chopmark_queue_append_seconds";
+/// From a message's publication to its delivery; Kafka only.
+const WAITED_SECONDS: &str = "chopmark_queue_waited_seconds";
 /// Messages behind the committed position.
 const DEPTH: &str = "chopmark_queue_depth";
 /// Messages put aside.
@@ -27,6 +29,7 @@ const REBALANCES: &str = "chopmark_queue_rebalances_total";
 pub fn describe_metrics() {
     describe_counter!(PUBLISHED, Unit::Count, "Messages acknowledged to publishers");
     describe_histogram!(APPEND_SECONDS, Unit::Seconds, "One append with its sync");
+    describe_histogram!(WAITED_SECONDS, Unit::Seconds, "From a message's publication to its delivery");
     describe_gauge!(DEPTH, Unit::Count, "Messages behind the committed position");
     describe_counter!(DEAD_LETTER, Unit::Count, "Messages put aside");
     describe_counter!(DAMAGED_TAIL, Unit::Count, "Ends of a log cut off that no cut write explains, by log");
@@ -49,6 +52,14 @@ impl Metrics {
     pub(crate) fn appended(&self, messages: u64, took: Duration) {
         counter!(PUBLISHED, "network" => self.network.clone()).increment(messages);
         histogram!(APPEND_SECONDS, "network" => self.network.clone()).record(took);
+    }
+
+    /// A message was delivered that was published at this time (Unix ms, by the publisher's clock).
+    #[expect(clippy::disallowed_methods, reason = "a figure for people, which decides nothing")]
+    pub(crate) fn delivered(&self, published_at: i64) {
+        let published = Duration::from_millis(u64::try_from(published_at).unwrap_or_default());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        histogram!(WAITED_SECONDS, "network" => self.network.clone()).record(now.saturating_sub(published));
     }
 
     pub(crate) fn dead_letter(&self) {

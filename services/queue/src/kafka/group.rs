@@ -84,6 +84,10 @@ impl Group {
         Ok(Self { consumer, topic: names.operations.clone() })
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.consumer.context().metrics
+    }
+
     pub(super) fn has_joined(&self) -> bool {
         self.consumer.context().state.lock().joined
     }

@@ -152,6 +152,9 @@ impl Reader {
                 // Shares change only in polls that return no message, so this one is ours.
                 self.admit(position)?;
                 let delivery = delivery(position, message.payload().unwrap_or_default());
+                if let Some(published_at) = message.timestamp().to_millis() {
+                    self.group.metrics().delivered(published_at);
+                }
                 self.waiting_bytes += size(&delivery);
                 self.waiting.push_back(delivery);
                 Ok(true)
