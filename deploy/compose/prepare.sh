@@ -21,7 +21,7 @@ password() {
 }
 password postgres
 password grafana
-for role in owner app committer admin; do
+for role in owner app committer courier admin; do
     password "database-$role"
     printf 'postgres://chopmark_%s:%s@postgres:5432/chopmark\n' "$role" "$(cat "run/secrets/database-$role.password")" \
         >"run/secrets/database-$role.url"

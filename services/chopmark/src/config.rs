@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use chopmark_domain::{id::IdIssuer, seal::KeyEncryptionKey};
 use chopmark_queue::KafkaSettings;
 use ipnet::IpNet;
 use ledger_core::{SigningKey, genesis::Genesis};
@@ -257,6 +258,13 @@ impl Configured {
             ids: secrets::load(&self.at(ids_key_file))?,
             api_keys: secrets::load(&self.at(api_keys_key_file))?,
         })
+    }
+
+    /// What a courier needs of the secrets: it issues ids and opens the secrets of endpoints.
+    pub(crate) fn courier_keys(&self) -> anyhow::Result<(IdIssuer, KeyEncryptionKey)> {
+        let SecretsSection { key_encryption_key_file, ids_key_file, .. } = &self.config.secrets;
+        let ids = IdIssuer::new(secrets::load(&self.at(ids_key_file))?);
+        Ok((ids, KeyEncryptionKey::new(secrets::load(&self.at(key_encryption_key_file))?)))
     }
 
     /// URL of the database; it may hold a password.

@@ -36,11 +36,10 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
     let configured = Configured::read(&args.config)?;
     let section = configured.courier()?;
     let network = configured.genesis()?.network.as_str();
-    let secrets = configured.secrets()?;
+    let keys = configured.courier_keys()?;
     let listener = TcpListener::bind(section.internal).with_context(|| format!("listen on {}", section.internal))?;
     let signals = Signals::listen()?;
     let store = adapters::database(&configured, PostgresRole::Courier).await?.deliveries;
-    let keys = (IdIssuer::new(secrets.ids), KeyEncryptionKey::new(secrets.key_encryption_key));
     let roots = configured.webhook_roots()?;
     let courier = courier(store, keys, network, configured.webhooks(), roots)?;
     let stop = CancellationToken::new();

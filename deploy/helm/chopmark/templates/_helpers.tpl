@@ -155,7 +155,7 @@ limits: {cpu: 500m, memory: 64Mi}
 {{- end }}
 {{- end }}
 
-{{/* Tables of chopmark.toml that gateways and committers share; strings and lists of JSON are TOML's. */}}
+{{/* Tables of chopmark.toml that gateways, committers and couriers share; strings and lists of JSON are TOML's. */}}
 {{- define "chopmark.toml" -}}
 {{- $nodes := .Values.network.nodes -}}
 {{- if .Values.node.enabled -}}
@@ -204,6 +204,15 @@ url_file = "/run/chopmark/secrets/cache.url"
 key_encryption_key_file = "/run/chopmark/secrets/kek.key"
 ids_key_file = "/run/chopmark/secrets/ids.key"
 api_keys_key_file = "/run/chopmark/secrets/api-keys.key"
+{{- end }}
+
+{{/* Where webhooks may go, for gateways and couriers. */}}
+{{- define "chopmark.webhooks" -}}
+{{- with .Values.webhooks.allowedNetworks }}
+
+[webhooks]
+allowed_networks = {{ toJson . }}
+{{- end }}
 {{- end }}
 
 {{/* (list $ COMPONENT INGRESS-VALUES SERVICE PORT-NAME) */}}
