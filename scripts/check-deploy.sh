@@ -102,9 +102,10 @@ say "alert rules"
 promtool check rules "$chart/files/rules.yaml" >"$scratch/promtool" || { cat "$scratch/promtool" >&2; fail "promtool check rules"; }
 (cd "$checks" && promtool test rules rules.test.yaml) >"$scratch/promtool" || { cat "$scratch/promtool" >&2; fail "promtool test rules"; }
 promtool check config --syntax-only deploy/compose/prometheus.yml >"$scratch/promtool" || { cat "$scratch/promtool" >&2; fail "promtool check config"; }
-for metric in $(grep -oh 'chopmark_[a-z_]*' "$chart/files/rules.yaml" | sort -u); do
-    grep -rqF "\"$metric\"" services --include='*.rs' || fail "an alert names $metric, which no program has"
-done
+"$checks/metrics.py" || fail "metrics, alerts, dashboards and their pages"
+
+say "dashboards"
+deploy/grafana/make.py --check
 
 say "deploy/compose"
 export CHOPMARK_UID=10001 CHOPMARK_GID=10001

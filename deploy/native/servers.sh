@@ -181,11 +181,15 @@ start_redis() {
 
 start_prometheus() {
     need prometheus
-    mkdir -p "$dir/prometheus/targets"
+    mkdir -p "$dir/prometheus/targets" "$dir/prometheus/rules"
+    # Rules of one's own may lie beside it.
+    cp "$here/../prometheus/alerts.yaml" "$dir/prometheus/rules/alerts.yaml"
     # Roles are found in targets/*.json, so that they come and go without a restart.
     cat >"$dir/prometheus/prometheus.yml" <<END
 global:
   scrape_interval: 5s
+  evaluation_interval: 5s
+rule_files: [rules/*.yaml]
 scrape_configs:
   - job_name: chopmark
     file_sd_configs:

@@ -220,7 +220,7 @@ describe() {
     for number in "${!members[@]}"; do
         readers=$(jq -c --arg member "${members[number]}.localhost" \
             --arg url "http://127.0.0.1:$(port $((101 + 10 * number)))" '. + [{$member, read_url: $url}]' <<<"$readers")
-        targets+=("$(port $((103 + 10 * number)))")
+        targets+=("node $(port $((103 + 10 * number)))")
     done
     (
         umask 077
@@ -232,8 +232,9 @@ describe() {
             >"$dir/dev.json.new"
     )
     mv "$dir/dev.json.new" "$dir/dev.json"
-    targets+=("$(port 12)" "$(port 13)" "$(port 14)" "$(port 15)" "$(port 16)")
-    printf '127.0.0.1:%s\n' "${targets[@]}" | jq -R . | jq -s '[{targets: .}]' >"$dir/targets.new"
+    targets+=("gateway $(port 12)" "gateway $(port 13)" "committer $(port 14)" "committer $(port 15)" "courier $(port 16)")
+    printf '%s\n' "${targets[@]}" |
+        jq -R 'split(" ") | {targets: ["127.0.0.1:" + .[1]], labels: {role: .[0]}}' | jq -s . >"$dir/targets.new"
     mv "$dir/targets.new" "$dir/servers/prometheus/targets/roles.json"
 }
 
