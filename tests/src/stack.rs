@@ -20,6 +20,7 @@ use crate::{Api, binary, client, repository};
 pub const NODES: [&str; 4] = ["node-archive", "node-court", "node-notary", "node-operator"];
 pub const COMMITTERS: [&str; 2] = ["committer-0", "committer-1"];
 pub const GATEWAYS: [&str; 2] = ["gateway-0", "gateway-1"];
+pub const COURIER: &str = "courier-0";
 
 /// Other programs may have taken a port meanwhile.
 const STARTS_TRIED: u32 = 5;
@@ -113,8 +114,15 @@ impl Stack {
         Ok(())
     }
 
+    /// Gives Prometheus these alert rules in place of its own.
+    pub fn set_rules(&self, rules: &str) -> anyhow::Result<()> {
+        fs::write(self.servers().join("prometheus/rules/alerts.yaml"), rules)?;
+        let pid = fs::read_to_string(self.servers().join("prometheus.pid"))?;
+        Ok(rustix::process::kill_process(Pid::from_raw(pid.trim().parse()?).context("a pid")?, Signal::HUP)?)
+    }
+
     /// Address of a server, by its name in `servers.env`.
-    fn server(&self, name: &str) -> anyhow::Result<String> {
+    pub fn server(&self, name: &str) -> anyhow::Result<String> {
         let text = fs::read_to_string(self.servers().join("servers.env"))?;
         let addresses = text.lines().filter_map(|line| line.split_once('='));
         let found = addresses.into_iter().find(|(known, _)| *known == name).map(|(_, address)| address.to_owned());
