@@ -162,10 +162,13 @@ start_postgres() {
         "${as[@]}" "$bin/initdb" --pgdata="$dir/postgres" --username=postgres --auth=trust --encoding=UTF8 \
             --locale=C --data-checksums >>postgres.log 2>&1 || fail "initdb failed; see $dir/postgres.log"
     fi
-    # One that was killed may take a moment to be gone, and its successor would take it for alive.
-    local before tries=0
+    # A killed one is in the way of a successor until nobody waits for it any more, and so is what it leaves
+    # behind, which ends with its last statement.
+    local before left tries=0
     before=$(head -1 postgres/postmaster.pid 2>/dev/null || true)
-    while [ -n "$before" ] && kill -0 "$before" 2>/dev/null && [ $tries -lt 100 ]; do
+    while [ $tries -lt 300 ]; do
+        left=$(find /proc -maxdepth 2 -name cwd -lname "$dir/postgres" 2>/dev/null | head -1 || true)
+        [ -n "$left" ] || { [ -n "$before" ] && kill -0 "$before" 2>/dev/null; } || break
         sleep 0.1
         tries=$((tries + 1))
     done

@@ -13,7 +13,10 @@ use chopmark_domain::{
     webhook::{AttemptOutcome, AttemptRow, ClaimedDelivery, EndpointState, NextStep},
 };
 use metrics::{counter, gauge, histogram};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,6 +32,9 @@ const BACKLOG_PERIOD: Duration = Duration::from_secs(5);
 /// How often ended deliveries are removed, and how many at a time.
 const PRUNE_PERIOD: Duration = Duration::from_secs(600);
 const PRUNE_AT_ONCE: u32 = 10_000;
+/// An endpoint for which nothing could be claimed, since all that is due waits for what is tried later, is not looked
+/// at again for so long.
+const REST: Duration = Duration::from_secs(1);
 /// After a failure of the database.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Attempts to write what came of an attempt: after them the claim ends, and the message is sent again.
@@ -100,7 +106,11 @@ struct Shared {
 #[derive(Default)]
 struct UnderWay {
     tasks: JoinSet<ResourceKey>,
+    /// What was heard of and not looked at yet.
+    over: Vec<Result<ResourceKey, JoinError>>,
     by_endpoint: HashMap<ResourceKey, usize>,
+    /// Endpoints that are not looked at before a time.
+    resting: HashMap<ResourceKey, Instant>,
 }
 
 impl UnderWay {
@@ -108,13 +118,33 @@ impl UnderWay {
         self.by_endpoint.get(endpoint).copied().unwrap_or(0)
     }
 
-    fn ended(&mut self, endpoint: &ResourceKey) {
-        if let Some(count) = self.by_endpoint.get_mut(endpoint) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_endpoint.remove(endpoint);
+    /// Waits until an attempt has ended; for ever where there is none.
+    async fn one_ended(&mut self) {
+        match self.tasks.join_next().await {
+            Some(ended) => self.over.push(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Endpoints whose attempts have ended since the last call.
+    fn reap(&mut self) -> PortResult<Vec<ResourceKey>> {
+        let mut ended = std::mem::take(&mut self.over);
+        ended.extend(std::iter::from_fn(|| self.tasks.try_join_next()));
+        let mut freed = Vec::new();
+        for endpoint in ended {
+            let panicked = |error: JoinError| PortError::Broken { port: "webhooks", reason: error.to_string() };
+            let endpoint = endpoint.map_err(panicked)?;
+            if let Some(count) = self.by_endpoint.get_mut(&endpoint) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_endpoint.remove(&endpoint);
+                }
+            }
+            if !freed.contains(&endpoint) {
+                freed.push(endpoint);
             }
         }
+        Ok(freed)
     }
 }
 
@@ -133,28 +163,46 @@ impl Courier {
         beside.spawn(Arc::clone(&shared).count(stop.clone()));
         beside.spawn(Arc::clone(&shared).prune(stop.clone()));
         let mut under_way = UnderWay::default();
+        let mut looked: Option<Instant> = None;
+        let mut had_room = false;
         let ended = loop {
             if stop.is_cancelled() {
                 break Ok(());
             }
-            match shared.claim(&mut under_way).await {
-                Ok(true) => continue,
-                Ok(false) => {}
+            // A look over everything costs what is due; between two of them only those are claimed for whose
+            // attempts have ended, unless others wait for room.
+            let is_time = looked.is_none_or(|at| at.elapsed() >= shared.config.poll);
+            let round = async {
+                let freed = under_way.reap()?;
+                if shared.room(&under_way) == 0 || (!is_time && !had_room) {
+                    return Ok(());
+                }
+                if !is_time {
+                    return shared.claim(&mut under_way, freed).await;
+                }
+                let now = Instant::now();
+                under_way.resting.retain(|_, until| *until > now);
+                let mut due = shared.due().await?;
+                due.retain(|endpoint| freed.contains(endpoint) || !under_way.resting.contains_key(endpoint));
+                shared.claim(&mut under_way, due).await
+            };
+            match round.await {
+                Ok(()) if is_time => {
+                    looked = Some(Instant::now());
+                    had_room = shared.room(&under_way) > 0;
+                }
+                Ok(()) => {}
                 Err(error @ PortError::Broken { .. }) => break Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "webhooks wait");
                     tokio::select! { () = sleep(RETRY_PAUSE) => {} () = stop.cancelled() => {} }
                 }
             }
-            // What just ended may have made the next of its resource due.
-            let ended = tokio::select! {
-                Some(ended) = under_way.tasks.join_next() => ended,
-                () = sleep(shared.config.poll) => continue,
-                () = stop.cancelled() => continue,
-            };
-            match ended {
-                Ok(endpoint) => under_way.ended(&endpoint),
-                Err(error) => break Err(PortError::Broken { port: "webhooks", reason: error.to_string() }),
+            let rest = looked.map_or(Duration::ZERO, |at| shared.config.poll.saturating_sub(at.elapsed()));
+            tokio::select! {
+                () = under_way.one_ended() => {}
+                () = sleep(rest) => {}
+                () = stop.cancelled() => {}
             }
         };
         // Each is bounded by the client's time-outs.
@@ -165,39 +213,34 @@ impl Courier {
 }
 
 impl Shared {
-    /// Claims what is due, as far as there is room, and begins to attempt it. `true`: there may be more.
-    async fn claim(self: &Arc<Self>, under_way: &mut UnderWay) -> PortResult<bool> {
-        while let Some(ended) = under_way.tasks.try_join_next() {
-            match ended {
-                Ok(endpoint) => under_way.ended(&endpoint),
-                Err(error) => return Err(PortError::Broken { port: "webhooks", reason: error.to_string() }),
-            }
-        }
-        let mut room = self.config.concurrency.saturating_sub(under_way.tasks.len());
-        if room == 0 {
-            return Ok(false);
-        }
+    /// Attempts that may begin.
+    fn room(&self, under_way: &UnderWay) -> usize {
+        self.config.concurrency.saturating_sub(under_way.tasks.len())
+    }
+
+    /// Endpoints that something is due for.
+    async fn due(&self) -> PortResult<Vec<ResourceKey>> {
+        self.noted(self.ports.store.due_endpoints(&self.config.network, self.ports.clock.now_ms()).await)
+    }
+
+    /// Claims what is due for these endpoints, as far as there is room, and begins to attempt it.
+    async fn claim(self: &Arc<Self>, under_way: &mut UnderWay, due: Vec<ResourceKey>) -> PortResult<()> {
         let network = self.config.network.as_str();
         let store = &self.ports.store;
-        let mut due = self.noted(store.due_endpoints(network, self.ports.clock.now_ms()).await)?;
-        due.retain(|endpoint| under_way.at(endpoint) < self.config.per_endpoint);
-        if due.is_empty() {
-            return Ok(false);
-        }
-        let mut claimed_any = false;
         for endpoint in due {
-            let limit = room.min(self.config.per_endpoint - under_way.at(&endpoint));
+            let limit = self.room(under_way).min(self.config.per_endpoint.saturating_sub(under_way.at(&endpoint)));
             if limit == 0 {
-                break;
+                continue;
             }
             let now = self.ports.clock.now_ms();
             let times = (now, now.saturating_add(millis(self.config.claim)));
             let claim = ResourceKey(self.draw()?);
             let limit = u32::try_from(limit).unwrap_or(u32::MAX);
             let claimed = self.noted(store.claim(network, &endpoint, claim, times, limit).await)?;
+            if claimed.is_empty() {
+                under_way.resting.insert(endpoint, Instant::now() + REST);
+            }
             for delivery in claimed {
-                claimed_any = true;
-                room = room.saturating_sub(1);
                 *under_way.by_endpoint.entry(endpoint).or_default() += 1;
                 let shared = Arc::clone(self);
                 under_way.tasks.spawn(async move {
@@ -206,7 +249,7 @@ impl Shared {
                 });
             }
         }
-        Ok(claimed_any)
+        Ok(())
     }
 
     /// One attempt, and what comes of it.
@@ -325,7 +368,7 @@ impl Shared {
     async fn count(self: Arc<Self>, stop: CancellationToken) {
         let network = &self.config.network;
         while !stop.is_cancelled() {
-            if let Ok(backlog) = self.noted(self.ports.store.backlog(network).await) {
+            if let Ok(backlog) = self.ports.store.backlog(network).await {
                 let now = self.ports.clock.now_ms();
                 let oldest = backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest));
                 gauge!(metric::BACKLOG, "network" => network.clone()).set(value(backlog.pending));
@@ -340,9 +383,13 @@ impl Shared {
 
     async fn prune(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            let now = self.ports.clock.now_ms();
+            if let Err(error) = self.ports.store.sweep(&self.config.network, now, PRUNE_AT_ONCE).await {
+                tracing::warn!(%error, "deliveries to endpoints that are disabled stay for now");
+            }
             let before = self.ports.clock.now_ms().saturating_sub(millis(self.config.retention));
             let pruned = self.ports.store.prune(&self.config.network, before, PRUNE_AT_ONCE).await;
-            match self.noted(pruned) {
+            match pruned {
                 // There may be more.
                 Ok(pruned) if pruned == u64::from(PRUNE_AT_ONCE) => continue,
                 Ok(_) => {}

@@ -105,7 +105,7 @@ impl Endpoints {
         let canonical = canonical.map_err(|_| failure::broken("an endpoint's request"))?;
         let request = tenant.request_digest("webhook.endpoint", &canonical);
         let id = ResourceKey::of(&Hash32(*tenant.webhook("endpoint", [self.network.as_bytes(), key.as_bytes()])), 0);
-        let secret = secret(caller, &id, key);
+        let secret = secret(caller, "secret", &id, key);
         let endpoint = EndpointRow {
             network: self.network.clone(),
             id,
@@ -184,12 +184,16 @@ impl Endpoints {
         overlap_ms: u64,
     ) -> Result<WithSecret, Problem> {
         let endpoint = self.read(caller, id).await?;
-        let secret = secret(caller, &endpoint.id, key);
+        let secret = secret(caller, "rotated secret", &endpoint.id, key);
         if self.unwrap(&endpoint)? == secret {
             return Ok(WithSecret { endpoint, secret });
         }
         let wrapped = self.wrap(caller.tenant.id(), &endpoint.id, &secret)?;
         let apply = |endpoint: &mut EndpointRow, now: u64| {
+            // The same request, at another gateway at the same time, was first.
+            if self.unwrap(endpoint).is_ok_and(|current| current == secret) {
+                return;
+            }
             let before = std::mem::replace(&mut endpoint.secret, wrapped.clone());
             endpoint.previous_secret = (overlap_ms > 0).then_some((before, now.saturating_add(overlap_ms)));
         };
@@ -341,8 +345,8 @@ impl std::fmt::Debug for Endpoints {
 }
 
 /// Both signers of a rotation are 32 bytes, as Standard Webhooks advises.
-fn secret(caller: &Caller, endpoint: &ResourceKey, key: &str) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(caller.tenant.webhook("secret", [&endpoint.0, key.as_bytes()]).to_vec())
+fn secret(caller: &Caller, label: &str, endpoint: &ResourceKey, key: &str) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(caller.tenant.webhook(label, [&endpoint.0, key.as_bytes()]).to_vec())
 }
 
 fn not_found() -> Problem {

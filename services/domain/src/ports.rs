@@ -309,7 +309,8 @@ pub enum EndpointInsertion {
 /// Webhooks as a courier delivers them. Any number of couriers may share one.
 #[async_trait]
 pub trait DeliveryStore: Send + Sync {
-    /// Endpoints that something can be claimed for at `now`, in an order drawn by chance; not all, if they are many.
+    /// Endpoints that something is due for at `now`, in an order drawn by chance; not all, if they are many. What
+    /// is due may still wait for what comes before it.
     async fn due_endpoints(&self, network: &str, now: u64) -> PortResult<Vec<ResourceKey>>;
 
     /// Claims what is due for an endpoint, at most `limit`, until `until`: nobody else gets it before.
@@ -326,6 +327,10 @@ pub trait DeliveryStore: Send + Sync {
     /// Writes what came of an attempt, in one transaction. `false`: the claim had ended, and nothing was
     /// written.
     async fn record(&self, delivery: &ClaimedDelivery, attempt: AttemptRow, next: NextStep) -> PortResult<bool>;
+
+    /// Gives up what was put on its way to an endpoint while that was disabled or removed, at most `limit`; returns
+    /// how many.
+    async fn sweep(&self, network: &str, now: u64, limit: u32) -> PortResult<u64>;
 
     /// How much there is to do.
     async fn backlog(&self, network: &str) -> PortResult<Backlog>;

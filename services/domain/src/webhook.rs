@@ -115,7 +115,6 @@ impl EventType {
 
 /// What an event says besides its subject; stored as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct EventFacts {
     /// Leaf index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -552,7 +551,7 @@ pub enum NextStep {
 /// The backlog of a network's webhooks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Deliveries that are pending.
+    /// Deliveries that are pending; 100 000 also stands for more.
     pub pending: u64,
     /// When the oldest of them happened, Unix ms.
     pub oldest: Option<u64>,

@@ -50,6 +50,8 @@ use crate::{failure::Failure, filter::TenantFilter, pool::Pool, rules::TRANSACTI
 /// What differs between the databases in [`webhooks`].
 mod dialect {
     pub(super) type Connection = diesel::PgConnection;
+    /// Whoever changes an endpoint and its deliveries holds the endpoint first, so that nobody waits in a circle.
+    pub(super) const LOCK: &str = "FOR NO KEY UPDATE";
     /// What another courier is claiming right now is its.
     pub(super) const SKIP_LOCKED: &str = "FOR NO KEY UPDATE OF d SKIP LOCKED";
 }
@@ -332,6 +334,12 @@ impl DeliveryStore for PostgresStore {
         let scope = Scope::Role;
         let network = network.to_owned();
         self.run(scope, move |connection| webhooks::backlog(connection, &network)).await
+    }
+
+    async fn sweep(&self, network: &str, now: u64, limit: u32) -> PortResult<u64> {
+        let scope = Scope::Role;
+        let network = network.to_owned();
+        self.run(scope, move |connection| webhooks::sweep(connection, &network, now, limit)).await
     }
 
     async fn prune(&self, network: &str, before: u64, limit: u32) -> PortResult<u64> {

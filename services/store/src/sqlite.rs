@@ -43,6 +43,7 @@ use crate::{filter::TenantFilter, pool::Pool, rules::TRANSACTION_ROWS_MAX};
 mod dialect {
     pub(super) type Connection = diesel::SqliteConnection;
     /// Writers queue at the file.
+    pub(super) const LOCK: &str = "";
     pub(super) const SKIP_LOCKED: &str = "";
 }
 
@@ -321,6 +322,15 @@ impl DeliveryStore for SqliteStore {
     async fn backlog(&self, network: &str) -> PortResult<Backlog> {
         let network = network.to_owned();
         self.readers.run(move |connection| webhooks::backlog(connection, &network)).await
+    }
+
+    async fn sweep(&self, network: &str, now: u64, limit: u32) -> PortResult<u64> {
+        let network = network.to_owned();
+        self.writer
+            .run(move |connection| {
+                failure::write(connection, |connection| webhooks::sweep(connection, &network, now, limit))
+            })
+            .await
     }
 
     async fn prune(&self, network: &str, before: u64, limit: u32) -> PortResult<u64> {

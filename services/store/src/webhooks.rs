@@ -4,6 +4,8 @@
 //! [`super::dialect`] has. SQLite numbers parameters by where they first stand, so `$1`, `$2`, … first
 //! stand in that order in every text.
 
+use std::collections::HashMap;
+
 use chopmark_domain::{
     id::ResourceKey,
     ports::EndpointInsertion,
@@ -18,7 +20,7 @@ use diesel::{
     sql_types::{BigInt, Binary, Integer, Nullable, Text},
 };
 
-use super::dialect::{Connection, SKIP_LOCKED};
+use super::dialect::{Connection, LOCK, SKIP_LOCKED};
 use crate::{
     failure::Failure,
     filter::TenantFilter,
@@ -44,10 +46,7 @@ pub(super) fn tell_block(connection: &mut Connection, block: &ProjectedBlock) ->
         return Ok(());
     }
     let wanted = wanted(connection, &block.network)?;
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let events = events_of(block, |tenant| wanted.iter().any(|endpoint| endpoint.tenant == tenant));
+    let events = events_of(block, |tenant| wanted.contains_key(tenant));
     append(connection, &events, &wanted)
 }
 
@@ -73,22 +72,30 @@ struct Wanted {
 
 impl Wanted {
     fn wants(&self, event: &OutboxEvent) -> bool {
-        let named = || self.events.split(',').any(|name| name == event.kind.as_str());
-        self.tenant == event.tenant && (self.events.is_empty() || named())
+        self.events.is_empty() || self.events.split(',').any(|name| name == event.kind.as_str())
     }
 }
 
-fn wanted(connection: &mut Connection, network: &str) -> Result<Vec<Wanted>, Failure> {
+/// Endpoints that are enabled, by tenant.
+type ByTenant = HashMap<String, Vec<Wanted>>;
+
+fn wanted(connection: &mut Connection, network: &str) -> Result<ByTenant, Failure> {
     let query = "SELECT id, tenant, events FROM webhook_endpoints WHERE network = $1 AND state = 0 ORDER BY id";
-    Ok(sql_query(query).bind::<Text, _>(network).load(connection)?)
+    let all: Vec<Wanted> = sql_query(query).bind::<Text, _>(network).load(connection)?;
+    let mut by_tenant = ByTenant::new();
+    for endpoint in all {
+        by_tenant.entry(endpoint.tenant.clone()).or_default().push(endpoint);
+    }
+    Ok(by_tenant)
 }
 
-fn append(connection: &mut Connection, events: &[OutboxEvent], wanted: &[Wanted]) -> Result<(), Failure> {
+fn append(connection: &mut Connection, events: &[OutboxEvent], wanted: &ByTenant) -> Result<(), Failure> {
     let mut told = Vec::new();
     let mut deliveries = Vec::new();
     for event in events {
         let before = deliveries.len();
-        for endpoint in wanted.iter().filter(|endpoint| endpoint.wants(event)) {
+        let endpoints = wanted.get(&event.tenant).map_or(&[][..], Vec::as_slice);
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.wants(event)) {
             deliveries.push((event, resource("webhook_endpoints.id", &endpoint.id)?));
         }
         if deliveries.len() > before {
@@ -650,9 +657,6 @@ pub(super) fn due_endpoints(connection: &mut Connection, network: &str, now: u64
          JOIN webhook_endpoints ON webhook_endpoints.network = webhook_deliveries.network
             AND webhook_endpoints.id = webhook_deliveries.endpoint AND webhook_endpoints.state = 0
          WHERE webhook_deliveries.network = $1 AND webhook_deliveries.state = 0 AND next_at <= $2
-            AND NOT EXISTS (SELECT 1 FROM webhook_deliveries before WHERE before.network = webhook_deliveries.network
-                AND before.endpoint = webhook_deliveries.endpoint AND before.resource = webhook_deliveries.resource
-                AND before.state = 0 AND before.sequence < webhook_deliveries.sequence)
          GROUP BY webhook_deliveries.endpoint ORDER BY random() LIMIT $3",
     )
     .bind::<Text, _>(network)
@@ -663,6 +667,9 @@ pub(super) fn due_endpoints(connection: &mut Connection, network: &str, now: u64
 }
 
 /// A claim is a time and a name: it ends by itself, and who comes too late finds another's name.
+///
+/// That nothing comes before is asked row by row, in a form that cannot be planned as a join of everything
+/// that is pending with itself: rows come in order, and the first few are enough.
 pub(super) fn claim(
     connection: &mut Connection,
     network: &str,
@@ -679,9 +686,9 @@ pub(super) fn claim(
         "WITH due AS (
             SELECT d.sequence FROM webhook_deliveries d
             WHERE d.network = $1 AND d.endpoint = $2 AND d.state = 0 AND d.next_at <= $3
-                AND NOT EXISTS (SELECT 1 FROM webhook_deliveries before WHERE before.network = d.network
-                    AND before.endpoint = d.endpoint AND before.resource = d.resource AND before.state = 0
-                    AND before.sequence < d.sequence)
+                AND d.sequence = (SELECT head.sequence FROM webhook_deliveries head WHERE head.network = d.network
+                    AND head.endpoint = d.endpoint AND head.resource = d.resource AND head.state = 0
+                    ORDER BY head.sequence LIMIT 1)
             ORDER BY d.sequence LIMIT $4 {SKIP_LOCKED})
          UPDATE webhook_deliveries SET next_at = $5, claim = $6 WHERE sequence IN (SELECT sequence FROM due)"
     ))
@@ -704,12 +711,18 @@ pub(super) fn claim(
     .bind::<Binary, _>(&endpoint.id.0[..])
     .bind::<Binary, _>(&claim.0[..])
     .load(connection)?;
-    let claimed = |record: DeliveryRecord| {
-        let row = record.row(network)?;
-        let endpoint = endpoint.clone();
-        Ok(ClaimedDelivery { sequence: row.sequence, claim, endpoint, attempts: row.attempts, event: row.event })
+    // One that this version cannot read is left to another: its claim ends, and nobody else waits for it.
+    let claimed = |record: DeliveryRecord| match record.row(network) {
+        Ok(row) => {
+            let endpoint = endpoint.clone();
+            Some(ClaimedDelivery { sequence: row.sequence, claim, endpoint, attempts: row.attempts, event: row.event })
+        }
+        Err(error) => {
+            tracing::error!(%error, "a webhook delivery cannot be read by this version");
+            None
+        }
     };
-    records.into_iter().map(claimed).collect()
+    Ok(records.into_iter().filter_map(claimed).collect())
 }
 
 pub(super) fn record(
@@ -725,6 +738,14 @@ pub(super) fn record(
         NextStep::Dead | NextStep::Disable(_) => (DeliveryState::Dead, 0, Some(at)),
     };
     let sequence = signed("sequence", delivery.sequence)?;
+    // Before the delivery is written, and only where the endpoint changes: all of its deliveries meet at its row,
+    // and who disables it gives up what others are writing.
+    let changes = match next {
+        NextStep::Done => "AND failing_since IS NOT NULL",
+        NextStep::Again(_) | NextStep::Dead => "AND failing_since IS NULL",
+        NextStep::Disable(_) => "",
+    };
+    let is_held = hold_endpoint(connection, &delivery.endpoint, changes)?;
     let updated = sql_query(
         "UPDATE webhook_deliveries SET state = $1, attempts = $2, next_at = $3, claim = NULL, last_status = $4, \
             ended_at = $5
@@ -755,16 +776,26 @@ pub(super) fn record(
     .bind::<Text, _>(&attempt.detail)
     .bind::<BigInt, _>(signed("took_ms", attempt.took_ms)?)
     .execute(connection)?;
-    tell_endpoint(connection, delivery, next, attempt.at)?;
+    if is_held {
+        tell_endpoint(connection, delivery, next, attempt.at)?;
+    }
     Ok(true)
+}
+
+/// Takes the row of an endpoint for this transaction if it is as `condition` says.
+fn hold_endpoint(connection: &mut Connection, endpoint: &EndpointRow, condition: &str) -> Result<bool, Failure> {
+    let query =
+        format!("SELECT id AS endpoint FROM webhook_endpoints WHERE network = $1 AND id = $2 {condition} {LOCK}");
+    let held: Vec<Due> =
+        sql_query(query).bind::<Text, _>(&endpoint.network).bind::<Binary, _>(&endpoint.id.0[..]).load(connection)?;
+    Ok(!held.is_empty())
 }
 
 fn attempt_number(attempt: &AttemptRow) -> Result<i32, Failure> {
     i32::try_from(attempt.number).map_err(|_| Failure::Invariant("more attempts than numbers".to_owned()))
 }
 
-/// What an attempt means for the endpoint as a whole. Changes nothing where nothing changes: all of an
-/// endpoint's deliveries meet at its row.
+/// What an attempt means for the endpoint as a whole, which the caller holds.
 fn tell_endpoint(
     connection: &mut Connection,
     delivery: &ClaimedDelivery,
@@ -774,7 +805,6 @@ fn tell_endpoint(
     let endpoint = &delivery.endpoint;
     let when = signed("time of an endpoint", at)?;
     match next {
-        NextStep::Done if endpoint.failing_since.is_none() => {}
         NextStep::Done => {
             sql_query(
                 "UPDATE webhook_endpoints SET failing_since = NULL
@@ -784,7 +814,6 @@ fn tell_endpoint(
             .bind::<Binary, _>(&endpoint.id.0[..])
             .execute(connection)?;
         }
-        NextStep::Again(_) | NextStep::Dead if endpoint.failing_since.is_some() => {}
         NextStep::Again(_) | NextStep::Dead => {
             sql_query(
                 "UPDATE webhook_endpoints SET failing_since = $1
@@ -797,7 +826,7 @@ fn tell_endpoint(
         }
         NextStep::Disable(reason) => {
             let disabled = sql_query(
-                "UPDATE webhook_endpoints SET state = $1, disabled_at = $2
+                "UPDATE webhook_endpoints SET state = $1, disabled_at = $2, version = version + 1
                  WHERE network = $3 AND id = $4 AND state = 0",
             )
             .bind::<Integer, _>(reason.number())
@@ -828,7 +857,8 @@ struct Pending {
 
 pub(super) fn backlog(connection: &mut Connection, network: &str) -> Result<Backlog, Failure> {
     let found: Pending = sql_query(
-        "SELECT (SELECT count(*) FROM webhook_deliveries WHERE network = $1 AND state = 0) AS pending,
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM webhook_deliveries WHERE network = $1 AND state = 0 LIMIT 100000)
+                AS counted) AS pending,
             (SELECT min(event_time) FROM webhook_deliveries WHERE network = $1 AND state = 0) AS oldest,
             (SELECT count(*) FROM webhook_endpoints WHERE network = $1 AND state = 0) AS enabled,
             (SELECT count(*) FROM webhook_endpoints WHERE network = $1) AS endpoints",
@@ -841,6 +871,22 @@ pub(super) fn backlog(connection: &mut Connection, network: &str) -> Result<Back
         enabled: unsigned("enabled", found.enabled)?,
         disabled: unsigned("endpoints", found.endpoints - found.enabled)?,
     })
+}
+
+/// Gives up what was put on its way to an endpoint while that was disabled, and removes what was for one that is gone.
+pub(super) fn sweep(connection: &mut Connection, network: &str, now: u64, limit: u32) -> Result<u64, Failure> {
+    let given_up = sql_query(
+        "UPDATE webhook_deliveries SET state = 2, claim = NULL, ended_at = $1 WHERE sequence IN (
+            SELECT d.sequence FROM webhook_deliveries d WHERE d.network = $2 AND d.state = 0
+                AND NOT EXISTS (SELECT 1 FROM webhook_endpoints e WHERE e.network = d.network AND e.id = d.endpoint
+                    AND e.state = 0)
+            LIMIT $3)",
+    )
+    .bind::<BigInt, _>(crate::row::bound(now))
+    .bind::<Text, _>(network)
+    .bind::<BigInt, _>(i64::from(limit))
+    .execute(connection)?;
+    Ok(given_up as u64)
 }
 
 pub(super) fn prune(connection: &mut Connection, network: &str, before: u64, limit: u32) -> Result<u64, Failure> {

@@ -44,6 +44,9 @@ CREATE TABLE outbox_cursors (
     height  BIGINT NOT NULL
 );
 
+-- What was projected before there was an outbox is told to nobody.
+INSERT INTO outbox_cursors (network, height) SELECT network, height FROM projection_cursors;
+
 CREATE TABLE webhook_deliveries (
     sequence    BIGINT  NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- the order within a resource
     network     TEXT COLLATE "C" NOT NULL,
@@ -65,6 +68,7 @@ CREATE UNIQUE INDEX webhook_deliveries_by_id ON webhook_deliveries (network, id)
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (network, next_at, endpoint) WHERE state = 0;
 CREATE INDEX webhook_deliveries_in_order ON webhook_deliveries (network, endpoint, resource, sequence) WHERE state = 0;
 CREATE INDEX webhook_deliveries_by_endpoint ON webhook_deliveries (network, endpoint, sequence);
+CREATE INDEX webhook_deliveries_next ON webhook_deliveries (network, endpoint, sequence) WHERE state = 0;
 CREATE INDEX webhook_deliveries_by_event ON webhook_deliveries (network, event);
 CREATE INDEX webhook_deliveries_by_tenant ON webhook_deliveries (network, tenant, sequence);
 CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (network, ended_at) WHERE state <> 0;
@@ -121,7 +125,7 @@ CREATE POLICY every_tenants_courier ON outbox_events TO chopmark_courier USING (
 CREATE POLICY every_tenants_courier ON webhook_deliveries TO chopmark_courier USING (true) WITH CHECK (true);
 CREATE POLICY every_tenants_courier ON webhook_attempts TO chopmark_courier USING (true) WITH CHECK (true);
 
-GRANT SELECT, UPDATE (state, disabled_at, failing_since) ON webhook_endpoints TO chopmark_courier;
+GRANT SELECT, UPDATE (state, disabled_at, failing_since, version) ON webhook_endpoints TO chopmark_courier;
 GRANT SELECT, INSERT, DELETE ON outbox_events TO chopmark_courier;
 GRANT SELECT, INSERT, UPDATE, DELETE ON webhook_deliveries TO chopmark_courier;
 GRANT SELECT, INSERT, DELETE ON webhook_attempts TO chopmark_courier;

@@ -44,6 +44,9 @@ CREATE TABLE outbox_cursors (
     height  INTEGER NOT NULL
 ) STRICT;
 
+-- What was projected before there was an outbox is told to nobody.
+INSERT INTO outbox_cursors (network, height) SELECT network, height FROM projection_cursors;
+
 CREATE TABLE webhook_deliveries (
     sequence    INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, -- the order within a resource
     network     TEXT NOT NULL,
@@ -65,6 +68,7 @@ CREATE UNIQUE INDEX webhook_deliveries_by_id ON webhook_deliveries (network, id)
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (network, next_at, endpoint) WHERE state = 0;
 CREATE INDEX webhook_deliveries_in_order ON webhook_deliveries (network, endpoint, resource, sequence) WHERE state = 0;
 CREATE INDEX webhook_deliveries_by_endpoint ON webhook_deliveries (network, endpoint, sequence);
+CREATE INDEX webhook_deliveries_next ON webhook_deliveries (network, endpoint, sequence) WHERE state = 0;
 CREATE INDEX webhook_deliveries_by_event ON webhook_deliveries (network, event);
 CREATE INDEX webhook_deliveries_by_tenant ON webhook_deliveries (network, tenant, sequence);
 CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (network, ended_at) WHERE state <> 0;

@@ -7,7 +7,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chopmark_domain::record::{AcceptedOperation, SealedPrivate};
+use chopmark_domain::{
+    record::{AcceptedOperation, SealedPrivate},
+    webhook::OutboxEvent,
+};
 use diesel::{
     PgConnection, QueryResult, QueryableByName, RunQueryDsl as _, sql_query,
     sql_types::{Array, BigInt, Binary, Integer, Nullable, Text},
@@ -171,9 +174,13 @@ fn meet_known<'a>(
 
 /// Tells the tenants of operations that were just marked.
 fn tell_conflicts(connection: &mut PgConnection, marked: &[Conflicted]) -> Result<(), Failure> {
+    let mut by_network: HashMap<String, Vec<OutboxEvent>> = HashMap::new();
     for row in marked {
         let event = row.event()?;
-        webhooks::tell(connection, &event.network, std::slice::from_ref(&event))?;
+        by_network.entry(event.network.clone()).or_default().push(event);
+    }
+    for (network, events) in by_network {
+        webhooks::tell(connection, &network, &events)?;
     }
     Ok(())
 }

@@ -79,6 +79,7 @@ macro_rules! contract {
                 a_resource_is_told_of_in_order
                 what_was_sent_is_sent_again
                 a_disabled_endpoint_is_given_up
+                what_comes_too_late_for_an_endpoint_is_given_up
                 a_test_goes_to_one_endpoint
                 pages_of_deliveries_are_a_tenants_own
                 what_ended_long_ago_is_removed

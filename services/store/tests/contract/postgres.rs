@@ -375,6 +375,10 @@ impl DeliveryStore for Roles {
         self.courier.backlog(network).await
     }
 
+    async fn sweep(&self, network: &str, now: u64, limit: u32) -> PortResult<u64> {
+        self.courier.sweep(network, now, limit).await
+    }
+
     async fn prune(&self, network: &str, before: u64, limit: u32) -> PortResult<u64> {
         self.courier.prune(network, before, limit).await
     }

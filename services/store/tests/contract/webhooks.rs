@@ -297,14 +297,35 @@ pub(crate) async fn a_disabled_endpoint_is_given_up(backend: &impl Backend) {
     assert_eq!(backlog, Backlog { pending: 4, oldest: Some(block_time(1)), enabled: 2, disabled: 1 });
 
     // Back again: as if nothing had failed, and what comes from now on.
-    let back = EndpointRow { state: EndpointState::Enabled, disabled_at: None, version: 2, ..gone.clone() };
+    // It was changed by that: who read it before does not put it back unawares.
+    let unaware = EndpointRow { version: 2, ..gone.clone() };
+    assert!(!store.update_endpoint(unaware).await.unwrap());
+    let back = EndpointRow { state: EndpointState::Enabled, disabled_at: None, version: 3, ..gone.clone() };
     assert!(store.update_endpoint(back.clone()).await.unwrap());
     assert_eq!(store.endpoints(NETWORK, TENANT).await.unwrap()[0], back);
     commit(&store, 2, 4..5).await;
     assert_eq!(keys(&claim(&store, &gone, 4, LATER, 10).await), [key(4)]);
-    let off = EndpointRow { state: EndpointState::Disabled, disabled_at: Some(LATER), version: 3, ..gone.clone() };
+    let off = EndpointRow { state: EndpointState::Disabled, disabled_at: Some(LATER), version: 4, ..gone.clone() };
     assert!(store.update_endpoint(off).await.unwrap());
     assert!(claim(&store, &gone, 5, LATER + CLAIM_MS, 10).await.is_empty());
+}
+
+pub(crate) async fn what_comes_too_late_for_an_endpoint_is_given_up(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (off, on) = (endpoint(1, TENANT), endpoint(2, TENANT));
+    with_endpoints(&store, &[off.clone(), on.clone()]).await;
+    let disabled = EndpointRow { state: EndpointState::Disabled, disabled_at: Some(LATER), version: 2, ..off.clone() };
+    assert!(store.update_endpoint(disabled.clone()).await.unwrap());
+    // Whoever put it on its way had not seen that.
+    for to in [&off, &on] {
+        store.push_event(OutboxEvent::test(to, b"nonce", NOW), &to.id).await.unwrap();
+    }
+    assert_eq!(store.sweep("live", LATER, 100).await.unwrap(), 0);
+    assert_eq!(store.sweep(NETWORK, LATER, 100).await.unwrap(), 1);
+    assert_eq!(store.sweep(NETWORK, LATER, 100).await.unwrap(), 0);
+    let dead = store.deliveries(DeliveryQuery { state: Some(DeliveryState::Dead), ..all() }).await.unwrap();
+    assert_eq!(dead.iter().map(|delivery| delivery.endpoint).collect::<Vec<_>>(), [off.id]);
+    assert_eq!(claim(&store, &on, 1, LATER, 10).await.len(), 1);
 }
 
 pub(crate) async fn a_test_goes_to_one_endpoint(backend: &impl Backend) {
