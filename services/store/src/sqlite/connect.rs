@@ -213,7 +213,8 @@ mod tests {
     }
 
     fn definitions(connection: &mut SqliteConnection) -> Vec<Definition> {
-        let query = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT GLOB '__diesel*' ORDER BY name";
+        let query = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL \
+             AND name NOT GLOB '__diesel*' AND name NOT GLOB 'sqlite_*' ORDER BY name";
         sql_query(query).load(connection).unwrap()
     }
 
