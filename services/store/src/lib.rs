@@ -19,7 +19,9 @@ mod rules;
 mod schema;
 mod sqlite;
 
-pub use postgres::{PostgresOpenError, PostgresRole, PostgresSettings, PostgresStore, UrlError};
+pub use postgres::{
+    ConnectFault, PostgresExamination, PostgresOpenError, PostgresRole, PostgresSettings, PostgresStore, UrlError,
+};
 pub use sqlite::{OpenError, SqliteStore};
 
 /// Name of this port in errors.

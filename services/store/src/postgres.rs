@@ -10,6 +10,7 @@
 
 mod accept;
 mod connect;
+mod examine;
 mod failure;
 mod migrate;
 mod project;
@@ -42,6 +43,7 @@ use tokio::task::spawn_blocking;
 
 pub use self::{
     connect::PostgresOpenError,
+    examine::{ConnectFault, PostgresExamination},
     settings::{PostgresRole, PostgresSettings, UrlError},
 };
 use self::{scope::Scope, settings::DatabaseUrl};

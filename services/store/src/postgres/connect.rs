@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::{
     failure::port_error,
-    migrate::{self, Schema},
+    migrate,
     settings::{PostgresRole, PostgresSettings, UrlError},
 };
 use crate::{failure::Failure, pool::Connect};
@@ -123,11 +123,7 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), PostgresOpenError
     connection.batch_execute(&settings.session())?;
     check_server(&mut connection)?;
     check_privileges(&mut connection, settings.role)?;
-    match migrate::compare(&mut connection)? {
-        Schema::Equal => {}
-        Schema::Behind { at, needed } => return Err(PostgresOpenError::Behind { at, needed }),
-        Schema::Newer(version) => return Err(PostgresOpenError::Newer(version)),
-    }
+    migrate::compare(&mut connection)?.into_result()?;
     check_role(&mut connection, settings.role)?;
     check_tables(&mut connection, settings.role)
 }
@@ -140,7 +136,7 @@ struct Server {
     fsync: String,
 }
 
-fn check_server(connection: &mut PgConnection) -> Result<(), PostgresOpenError> {
+pub(super) fn check_server(connection: &mut PgConnection) -> Result<(), PostgresOpenError> {
     let query = "SELECT current_setting('lc_messages') AS messages, current_setting('fsync') AS fsync";
     let server: Server = sql_query(query).get_result(connection)?;
     let messages = server.messages;
@@ -159,7 +155,7 @@ struct Privilege {
 }
 
 /// What a role may become counts as what it is: `SET ROLE` is one statement away.
-fn check_privileges(connection: &mut PgConnection, wanted: PostgresRole) -> Result<(), PostgresOpenError> {
+pub(super) fn check_privileges(connection: &mut PgConnection, wanted: PostgresRole) -> Result<(), PostgresOpenError> {
     let query = "SELECT session_user::text AS role, (
             SELECT CASE WHEN r.rolsuper THEN 'a superuser' ELSE 'allowed to bypass row-level security' END
                 || CASE WHEN r.rolname = session_user THEN '' ELSE ' by its membership of ' || r.rolname END
@@ -180,7 +176,7 @@ struct Membership {
     member: bool,
 }
 
-fn check_role(connection: &mut PgConnection, wanted: PostgresRole) -> Result<(), PostgresOpenError> {
+pub(super) fn check_role(connection: &mut PgConnection, wanted: PostgresRole) -> Result<(), PostgresOpenError> {
     for role in PostgresRole::ALL {
         let name = role.as_str();
         let query = "SELECT session_user::text AS role, coalesce((SELECT pg_has_role(session_user, oid, 'MEMBER') \
@@ -206,7 +202,7 @@ struct Table {
     role: String,
 }
 
-fn check_tables(connection: &mut PgConnection, wanted: PostgresRole) -> Result<(), PostgresOpenError> {
+pub(super) fn check_tables(connection: &mut PgConnection, wanted: PostgresRole) -> Result<(), PostgresOpenError> {
     let query = format!(
         "SELECT relname::text AS name, relname IN ({PUBLIC_TABLES}) OR (relrowsecurity AND relforcerowsecurity) AS forced,
             pg_has_role(session_user, relowner, 'MEMBER') AS owned, session_user::text AS role

@@ -38,6 +38,17 @@ pub(super) enum Schema {
     Newer(String),
 }
 
+impl Schema {
+    /// Any but the equal one is a reason not to open the database.
+    pub(super) fn into_result(self) -> Result<(), PostgresOpenError> {
+        match self {
+            Self::Equal => Ok(()),
+            Self::Behind { at, needed } => Err(PostgresOpenError::Behind { at, needed }),
+            Self::Newer(version) => Err(PostgresOpenError::Newer(version)),
+        }
+    }
+}
+
 #[derive(QueryableByName)]
 struct There {
     #[diesel(sql_type = Bool)]
