@@ -11,5 +11,5 @@ pub mod kafka;
 mod metric;
 
 pub use embedded::{Config, DeadLetter, EmbeddedConsumer, EmbeddedQueue, Stats};
-pub use kafka::{KafkaConsumer, KafkaQueue, KafkaSettings};
+pub use kafka::{Flaw, FlawKind, KafkaConsumer, KafkaFault, KafkaQueue, KafkaSettings};
 pub use metric::describe_metrics;

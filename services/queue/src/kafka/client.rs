@@ -44,11 +44,12 @@ impl Names {
 /// Hands librdkafka's log to ours, and remembers what went wrong last.
 #[derive(Debug, Default)]
 pub(super) struct Plain {
-    last: Mutex<Option<String>>,
+    last: Mutex<Option<(Option<RDKafkaErrorCode>, String)>>,
 }
 
 impl Plain {
-    pub(super) fn last(&self) -> Option<String> {
+    /// Code and text.
+    pub(super) fn last(&self) -> Option<(Option<RDKafkaErrorCode>, String)> {
         self.last.lock().clone()
     }
 }
@@ -62,7 +63,7 @@ impl ClientContext for Plain {
         log_error(&error, reason);
         // That all brokers are down says less than why one is.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.last.lock() = Some(reason.to_owned());
+            *self.last.lock() = Some((error.rdkafka_error_code(), reason.to_owned()));
         }
     }
 }

@@ -17,6 +17,7 @@
 
 mod client;
 mod consumer;
+mod examine;
 mod group;
 mod producer;
 mod reader;
@@ -24,5 +25,7 @@ mod settings;
 mod topic;
 
 pub use consumer::KafkaConsumer;
+pub use examine::{KafkaFault, examine};
 pub use producer::KafkaQueue;
 pub use settings::{Compression, KafkaSettings, Sasl, SaslMechanism, Tls};
+pub use topic::{Flaw, FlawKind};

@@ -29,7 +29,7 @@ const DEAD_LETTER_PARTITIONS: u16 = 1;
 
 /// One topic as it is.
 #[derive(Debug, Clone)]
-struct Topic {
+pub(super) struct Topic {
     partitions: usize,
     /// Of the partition with the fewest.
     replicas: usize,
@@ -40,34 +40,22 @@ struct Topic {
 /// Makes missing topics if the settings allow it, and refuses topics that could lose something.
 pub(super) async fn prepare(names: &Names, settings: &KafkaSettings) -> PortResult<()> {
     let (names, settings, runtime) = (names.clone(), settings.clone(), Handle::current());
-    let prepared = spawn_blocking(move || {
-        let config = common(&settings)?;
-        let start = |error| refused("start a kafka client", &error);
-        let admin = config.create_with_context(Plain::default()).map_err(start)?;
-        let listener = config.create_with_context(Plain::default()).map_err(start)?;
-        prepare_both(&names, &Cluster { admin, listener, runtime, settings: &settings })
-    });
+    let prepared = spawn_blocking(move || prepare_both(&names, &Cluster::new(&settings, runtime)?));
     prepared.await.map_err(|error| unavailable(format!("check the topics: {error}")))?
 }
 
 fn prepare_both(names: &Names, cluster: &Cluster<'_>) -> PortResult<()> {
     let settings = cluster.settings;
-    for (name, partitions) in [(&names.operations, settings.partitions), (&names.dead_letter, DEAD_LETTER_PARTITIONS)] {
+    for (name, partitions) in wanted(names, settings) {
         let topic = match cluster.find(name)? {
             Some(topic) => topic,
             None if settings.create_topics => cluster.make(name, partitions)?,
             None => {
-                return Err(broken(format!(
-                    "topic {name} does not exist (fix: kafka-topics.sh --create --topic {name} --partitions \
-                     {partitions} --replication-factor {} --config min.insync.replicas={} --config retention.ms=-1; or \
-                     set create_topics)",
-                    settings.replicas, settings.min_insync_replicas
-                )));
+                let fix = how_to_make(name, partitions, settings);
+                return Err(broken(format!("topic {name} does not exist (fix: {fix})")));
             }
         };
-        // The order of dead letters means nothing, so any number of partitions will do for them.
-        let exact = (*name == names.operations).then_some(partitions);
-        let flaws = flaws(&topic, exact, settings);
+        let flaws = flaws(&topic, exact(name, partitions, names), settings);
         if !flaws.is_empty() {
             return Err(broken(told(name, &flaws)));
         }
@@ -75,27 +63,70 @@ fn prepare_both(names: &Names, cluster: &Cluster<'_>) -> PortResult<()> {
     Ok(())
 }
 
+/// The topics and their partitions.
+pub(super) fn wanted<'a>(names: &'a Names, settings: &KafkaSettings) -> [(&'a str, u16); 2] {
+    [(&names.operations, settings.partitions), (&names.dead_letter, DEAD_LETTER_PARTITIONS)]
+}
+
+/// The order of dead letters means nothing, so any number of partitions will do for them.
+pub(super) fn exact(name: &str, partitions: u16, names: &Names) -> Option<u16> {
+    (name == names.operations).then_some(partitions)
+}
+
+pub(super) fn how_to_make(name: &str, partitions: u16, settings: &KafkaSettings) -> String {
+    format!(
+        "kafka-topics.sh --create --topic {name} --partitions {partitions} --replication-factor {} --config \
+         min.insync.replicas={} --config retention.ms=-1; or set create_topics",
+        settings.replicas, settings.min_insync_replicas
+    )
+}
+
+/// What may be wrong about a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlawKind {
+    /// More or fewer partitions than the settings say.
+    Partitions,
+    /// Fewer replicas than the settings say.
+    Replicas,
+    /// `cleanup.policy` is not `delete`.
+    CleanupPolicy,
+    /// `retention.ms` or `retention.bytes` let go what may not be decided yet.
+    Retention,
+    /// `min.insync.replicas` is below the settings.
+    MinInsyncReplicas,
+    /// `unclean.leader.election.enable` is on.
+    UncleanLeaderElection,
+    /// `max.message.bytes` is below a full batch.
+    MessageBytes,
+}
+
 /// One thing about a topic that is not as it must be.
-#[derive(Debug, PartialEq, Eq)]
-struct Flaw {
-    what: String,
-    harm: &'static str,
-    fix: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flaw {
+    /// Which.
+    pub kind: FlawKind,
+    /// What was found.
+    pub what: String,
+    /// What it may lead to.
+    pub harm: &'static str,
+    /// What to do.
+    pub fix: String,
 }
 
 fn told(name: &str, flaws: &[Flaw]) -> String {
     let mut text = format!("topic {name} cannot carry the queue");
-    for Flaw { what, harm, fix } in flaws {
+    for Flaw { what, harm, fix, .. } in flaws {
         // Writing to a string cannot fail.
         let _ = write!(text, "; {what}: {harm} (fix: {fix})");
     }
     text
 }
 
-fn flaws(topic: &Topic, partitions: Option<u16>, settings: &KafkaSettings) -> Vec<Flaw> {
+pub(super) fn flaws(topic: &Topic, partitions: Option<u16>, settings: &KafkaSettings) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     if let Some(wanted) = partitions.filter(|wanted| usize::from(*wanted) != topic.partitions) {
         flaws.push(Flaw {
+            kind: FlawKind::Partitions,
             what: format!("it has {} partitions, and partitions = {wanted}", topic.partitions),
             harm: "gateways that disagree put one key into two partitions, and its order is lost",
             fix: format!(
@@ -106,6 +137,7 @@ fn flaws(topic: &Topic, partitions: Option<u16>, settings: &KafkaSettings) -> Ve
     }
     if topic.replicas < usize::from(settings.replicas) {
         flaws.push(Flaw {
+            kind: FlawKind::Replicas,
             what: format!("a partition has {} replicas, and replicas = {}", topic.replicas, settings.replicas),
             harm: "fewer broken disks lose what was acknowledged",
             fix: "kafka-reassign-partitions.sh, or accept it by a lower `replicas`".to_owned(),
@@ -126,45 +158,52 @@ fn setting_flaws(topic: &Topic, settings: &KafkaSettings) -> Vec<Flaw> {
     let length = TOPIC_MESSAGE_BYTES_MIN as u64;
     let rules = [
         (
+            FlawKind::CleanupPolicy,
             "cleanup.policy",
             get("cleanup.policy") == "delete",
             "compaction removes messages that nobody has seen",
             "delete".to_owned(),
         ),
         (
+            FlawKind::Retention,
             "retention.ms",
             number("retention.ms") == Some(-1) || at_least("retention.ms", retention_ms),
             "messages may be deleted before the ledger has decided them",
             "-1".to_owned(),
         ),
         (
+            FlawKind::Retention,
             "retention.bytes",
             number("retention.bytes") == Some(-1),
             "messages may be deleted before the ledger has decided them",
             "-1".to_owned(),
         ),
         (
+            FlawKind::MinInsyncReplicas,
             "min.insync.replicas",
             at_least("min.insync.replicas", insync),
             "a message is acknowledged by too few brokers",
             insync.to_string(),
         ),
         (
+            FlawKind::UncleanLeaderElection,
             "unclean.leader.election.enable",
             get("unclean.leader.election.enable") != "true",
             "a broker that missed acknowledged messages may become leader",
             "false".to_owned(),
         ),
         (
+            FlawKind::MessageBytes,
             "max.message.bytes",
             at_least("max.message.bytes", length),
             "full batches would be refused",
             length.max(1_048_588).to_string(),
         ),
     ];
-    let broken = rules.into_iter().filter(|(_, holds, ..)| !holds);
+    let broken = rules.into_iter().filter(|(_, _, holds, ..)| !holds);
     broken
-        .map(|(name, _, harm, value)| Flaw {
+        .map(|(kind, name, _, harm, value)| Flaw {
+            kind,
             what: format!("{name} is {:?}", get(name)),
             harm,
             fix: format!("kafka-configs.sh --alter --entity-type topics --add-config {name}={value}"),
@@ -173,7 +212,7 @@ fn setting_flaws(topic: &Topic, settings: &KafkaSettings) -> Vec<Flaw> {
 }
 
 /// Asks about topics, and makes them. Blocks.
-struct Cluster<'a> {
+pub(super) struct Cluster<'a> {
     admin: AdminClient<Plain>,
     /// Asks as well, and hears why a connection fails, which `admin` does not.
     listener: BaseConsumer<Plain>,
@@ -181,21 +220,35 @@ struct Cluster<'a> {
     settings: &'a KafkaSettings,
 }
 
-impl Cluster<'_> {
-    /// What failed, and why a connection failed last: a refused password shows as a time-out only.
-    fn away(&self, what: &str, error: &KafkaError) -> PortError {
+impl<'a> Cluster<'a> {
+    /// Clients that connect when they are first asked.
+    pub(super) fn new(settings: &'a KafkaSettings, runtime: Handle) -> PortResult<Self> {
+        let config = common(settings)?;
+        let start = |error| refused("start a kafka client", &error);
+        let admin = config.create_with_context(Plain::default()).map_err(start)?;
+        let listener = config.create_with_context(Plain::default()).map_err(start)?;
+        Ok(Self { admin, listener, runtime, settings })
+    }
+
+    /// Why a connection failed last, as far as one has.
+    pub(super) fn heard(&self) -> Option<(Option<RDKafkaErrorCode>, String)> {
         // One event each, log lines among them.
         for _ in 0..EVENTS_MAX {
             drop(self.listener.poll(EVENT_PAUSE));
         }
-        match self.listener.context().last() {
-            Some(reason) => unavailable(format!("{what}: {error}: {reason}")),
+        self.listener.context().last()
+    }
+
+    /// What failed, and why a connection failed last: a refused password shows as a time-out only.
+    fn away(&self, what: &str, error: &KafkaError) -> PortError {
+        match self.heard() {
+            Some((_, reason)) => unavailable(format!("{what}: {error}: {reason}")),
             None => away(what, error),
         }
     }
 
     /// The topic; `None` if there is none.
-    fn find(&self, name: &str) -> PortResult<Option<Topic>> {
+    pub(super) fn find(&self, name: &str) -> PortResult<Option<Topic>> {
         let metadata = self.listener.fetch_metadata(Some(name), ANSWER_TIMEOUT);
         let metadata = metadata.map_err(|error| self.away("ask for the partitions of a topic", &error))?;
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none()) else {
