@@ -6,7 +6,7 @@
 
 mod generations;
 mod quotas;
-mod redis;
+pub mod redis;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -13,6 +13,7 @@
 //! All keys of a ledger hash to one slot of a cluster (the braces), as the scripts need it. The chain id
 //! keeps a Redis that outlived its ledger from vouching for anything of the next one.
 
+pub mod examine;
 mod quotas;
 mod server;
 
