@@ -39,7 +39,7 @@ use crate::{
 /// What a node says of its network: members, and every policy so far.
 const NETWORK_BYTES_MAX: usize = 4 << 20;
 /// Blocks that a node may be behind without a warning: what is decided while it is asked, and more.
-const LAG_MAX: u64 = 10;
+pub(crate) const LAG_MAX: u64 = 10;
 /// How long a member may cosign nothing while others do: a slow one is behind by a second or two.
 const MISSING_MS_MAX: u64 = 10_000;
 
@@ -241,6 +241,12 @@ pub(crate) struct NodeStatus {
     #[serde(default)]
     pub(crate) damaged: usize,
     pub(crate) equivocations: usize,
+    /// Its clock, Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) time_ms: Option<u64>,
+    /// Version of its program.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) version: Option<String>,
 }
 
 /// The last cosignature of a member, as its neighbour has seen it.
@@ -398,8 +404,13 @@ fn own_warnings(file: &NodeFile, status: &NodeStatus) -> Vec<String> {
 }
 
 pub(crate) async fn own_status(http: &reqwest::Client, file: &NodeFile) -> anyhow::Result<NodeStatus> {
-    let url = format!("http://{}/internal/v1/status", file.node.internal);
-    Ok(http.get(url).send().await?.error_for_status()?.json().await?)
+    Ok(status_at(http, &format!("http://{}", file.node.internal)).await?)
+}
+
+/// What the internal interface at `base`, which has no path, says of its node.
+pub(crate) async fn status_at(http: &reqwest::Client, base: &str) -> reqwest::Result<NodeStatus> {
+    let url = format!("{}/internal/v1/status", base.trim_end_matches('/'));
+    http.get(url).send().await?.error_for_status()?.json().await
 }
 
 /// Height and size that a member serves to readers.

@@ -9,7 +9,7 @@ use actix_web::{
 };
 use anyhow::Context as _;
 use chopmark_node::{
-    NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, PeerTiles, SUBMISSION_BYTES_MAX,
+    ClockMs, NetworkConfig, Node, NodeConfig, NodeError, NodeHandle, POOL_BYTES_MAX, PeerTiles, SUBMISSION_BYTES_MAX,
     SubmitError, equivocations, keys::NodeKeys,
 };
 use ledger_core::{batch::Submission, genesis::Genesis, note::Note};
@@ -71,12 +71,13 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         urls: Arc::clone(&urls),
         state: std::sync::Mutex::default(),
     };
+    let clock = folder.clock(&file)?;
     let config = NodeConfig {
         data: folder.node(),
         guard,
         keys,
         domain: file.node.domain.clone(),
-        clock: folder.clock(&file)?,
+        clock: Arc::clone(&clock),
         pool_bytes_max: POOL_BYTES_MAX,
         network: NetworkConfig { listen: file.node.listen, peers: peers.subscribe().into() },
         source: Some(Arc::new(source)),
@@ -101,6 +102,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         node: handle.clone(),
         file: file.clone(),
         folder: folder.clone(),
+        clock,
         peering: Arc::clone(&peering),
     });
     let server = HttpServer::new(move || {
@@ -161,6 +163,7 @@ struct Internal {
     node: NodeHandle,
     file: NodeFile,
     folder: MemberFolder,
+    clock: ClockMs,
     peering: Arc<Peering>,
 }
 
@@ -268,5 +271,7 @@ fn status_of(internal: &Internal, cards: Vec<PeerCard>) -> anyhow::Result<NodeSt
         clock_offset_ms: node.clock_offset_ms(),
         damaged: node.damaged().len(),
         equivocations: equivocations::read(&layout.equivocations())?.len(),
+        time_ms: Some((internal.clock)()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
     })
 }
