@@ -42,9 +42,9 @@ impl ConnectFault {
     pub fn of(error: &ConnectionError) -> Self {
         let text = error.to_string();
         let says = |texts: &[&str]| texts.iter().any(|known| text.contains(known));
-        if says(&["authentication failed", "no pg_hba.conf entry", "no password supplied", "pg_hba.conf rejects"]) {
-            Self::Authentication
-        } else if says(&["role \"", "user \""]) && text.contains("does not exist") {
+        let refused = ["authentication failed", "no pg_hba.conf entry", "no password supplied", "pg_hba.conf rejects"];
+        let is_unknown = says(&["role \"", "user \""]) && text.contains("does not exist");
+        if says(&refused) || is_unknown {
             Self::Authentication
         } else if text.contains("database \"") && text.contains("does not exist") {
             Self::NoDatabase
@@ -92,14 +92,14 @@ struct Facts {
     connections_left: i64,
 }
 
-/// Every user may count the sessions of a server, though not see what they do. The limits of the database
-/// and of the role count too: -1 is none.
+/// Every user may count the sessions of a server, though not see what kind they are: those of clients have
+/// both a database and a user. The limits of the database and of the role count too: -1 is none.
 const FACTS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS time_ms,
     pg_encoding_to_char(d.encoding)::text AS encoding,
     (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit,
     least(
         current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint
-            - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+            - (SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL AND usename IS NOT NULL),
         CASE WHEN d.datconnlimit < 0 THEN 1000000
             ELSE d.datconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE datname = d.datname) END,
         CASE WHEN r.rolconnlimit < 0 THEN 1000000
