@@ -635,22 +635,69 @@ pub(crate) struct FsckArgs {
 #[command(
     long_about = "Looks at permissions, key files, free disk space, the guard, the server and its health, the clock, \
                   ports, OpenSSL and limits. Each line says OK, WARN or FAIL; what is not OK has its cause and what \
-                  to do. Changes nothing.",
+                  to do. Changes nothing.\n\nWith --config it looks at a deployment instead, as one of its roles \
+                  would find it when it starts: configuration, secrets, certificates, listeners, folders, limits, \
+                  clocks, PostgreSQL, Kafka and its topics, Redis, the members' nodes. It says only what is wrong; \
+                  each finding has a stable name, its cause and what to do (docs/runbooks/doctor.md). Every wait has \
+                  a bound, and no secret is shown.",
     after_long_help = "\
 Examples:
   chopmark doctor
   chopmark doctor --data /srv/chopmark --json
+  chopmark doctor --config /etc/chopmark/gateway.toml
+  chopmark doctor --config chopmark.toml --role committer --json
 
-Exit status: 0 nothing failed (there may be warnings); 1 something failed."
+Exit status: 0 nothing failed (there may be warnings); 1 something failed; with --config, 2 nothing failed, and \
+                       something could not be looked at."
 )]
 pub(crate) struct DoctorArgs {
     /// Data folder to look at
-    #[arg(long, value_name = "DIR", default_value = DATA_DEFAULT)]
+    #[arg(long, value_name = "DIR", default_value = DATA_DEFAULT, conflicts_with = "config")]
     pub(crate) data: PathBuf,
+
+    /// Configuration of a role of a deployment to look at
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Which role the configuration is for [default: the one that it has a table for, admin if none]
+    #[arg(long, value_enum, requires = "config")]
+    pub(crate) role: Option<DoctorRole>,
+
+    /// An API key that has to be of the configuration's network
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub(crate) api_key_file: Option<PathBuf>,
+
+    /// List everything that --config may find
+    #[arg(long, conflicts_with_all = ["config", "data"])]
+    pub(crate) findings: bool,
 
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A role of a deployment, as doctor sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DoctorRole {
+    /// `chopmark gateway`
+    Gateway,
+    /// `chopmark committer`
+    Committer,
+    /// `chopmark courier`
+    Courier,
+    /// `chopmark admin`
+    Admin,
+}
+
+impl DoctorRole {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Committer => "committer",
+            Self::Courier => "courier",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// Options of a role that runs over a configuration

@@ -19,6 +19,36 @@ use zeroize::Zeroizing;
 
 use crate::secrets;
 
+/// What kind of reason there is to refuse a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadFault {
+    /// There is no such file.
+    Missing,
+    /// It cannot be read as text.
+    Unreadable,
+    /// It is not TOML.
+    Syntax,
+    /// A key is not known.
+    UnknownKey,
+    /// Anything else about keys and values.
+    Invalid,
+}
+
+/// Why a configuration is refused, without the values that stand in it.
+#[derive(Debug)]
+pub(crate) struct ReadError {
+    pub(crate) fault: ReadFault,
+    text: String,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for ReadError {}
+
 /// The configuration. Unknown keys are refused.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,13 +74,13 @@ pub(crate) struct LedgerSection {
     /// Internal interfaces of nodes. Read from the first that answers, submitted to all.
     nodes: Vec<String>,
     /// Key that signs submissions (PEM); committers and `chopmark admin tenant create` need it.
-    submitter_key_file: Option<PathBuf>,
+    pub(crate) submitter_key_file: Option<PathBuf>,
 }
 
 /// A text that may hold a password: nothing prints it.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,9 +93,9 @@ impl fmt::Debug for Secret {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DatabaseSection {
     /// `postgres://…` or `sqlite:PATH`.
-    url: Option<Secret>,
+    pub(crate) url: Option<Secret>,
     /// File that holds the URL, where it has a password in it.
-    url_file: Option<PathBuf>,
+    pub(crate) url_file: Option<PathBuf>,
 }
 
 /// The cache.
@@ -73,9 +103,9 @@ pub(crate) struct DatabaseSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct CacheSection {
     /// `redis://…` or `memory:`.
-    url: Option<Secret>,
+    pub(crate) url: Option<Secret>,
     /// File that holds the URL, where it has a password in it.
-    url_file: Option<PathBuf>,
+    pub(crate) url_file: Option<PathBuf>,
 }
 
 /// Secrets that all gateways share; `chopmark admin secrets` draws them.
@@ -83,11 +113,11 @@ pub(crate) struct CacheSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SecretsSection {
     /// Wraps the keys of tenants.
-    key_encryption_key_file: PathBuf,
+    pub(crate) key_encryption_key_file: PathBuf,
     /// Tags ids and cursors.
-    ids_key_file: PathBuf,
+    pub(crate) ids_key_file: PathBuf,
     /// Hashes API keys.
-    api_keys_key_file: PathBuf,
+    pub(crate) api_keys_key_file: PathBuf,
 }
 
 /// `chopmark gateway`.
@@ -133,7 +163,7 @@ pub(crate) struct WebhooksSection {
     pub(crate) allowed_networks: Vec<IpNet>,
     /// Certificates of authorities of one's own (PEM), besides the system's.
     #[serde(default)]
-    ca_files: Vec<PathBuf>,
+    pub(crate) ca_files: Vec<PathBuf>,
     /// Delays between attempts, instead of the thirteen over three days.
     pub(crate) retry_after_seconds: Option<Vec<u64>>,
 }
@@ -171,15 +201,19 @@ impl Configured {
     }
 
     fn read_with(path: &Path, variables: HashMap<String, String>) -> anyhow::Result<Self> {
+        let refused = |fault, text| ReadError { fault, text };
         if !path.is_file() {
-            bail!("{} is not there: name the configuration with --config", path.display());
+            let text = format!("{} is not there: name the configuration with --config", path.display());
+            return Err(refused(ReadFault::Missing, text).into());
         }
-        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let text = fs::read_to_string(path)
+            .map_err(|error| refused(ReadFault::Unreadable, format!("read {}: {error}", path.display())))?;
         // Not the library's own message: it quotes the line.
         if let Err(error) = text.parse::<toml::Table>() {
             let at = error.span().map_or(0, |span| span.start);
             let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
-            bail!("{}, line {line}: {}", path.display(), unquoted(error.message()));
+            let text = format!("{}, line {line}: {}", path.display(), unquoted(error.message()));
+            return Err(refused(ReadFault::Syntax, text).into());
         }
         let mut builder = config::Config::builder().add_source(config::File::from_str(&text, config::FileFormat::Toml));
         for (variable, key) in LISTS {
@@ -191,7 +225,11 @@ impl Configured {
         let environment = environment.ignore_empty(true).source(Some(variables));
         let read = builder.add_source(environment).build().and_then(config::Config::try_deserialize);
         let config: Config = read.map_err(|error| {
-            anyhow::anyhow!("{}, or what the environment overrides: {}", path.display(), unquoted(&error.to_string()))
+            // serde's own words.
+            let is_unknown = error.to_string().contains("unknown field");
+            let fault = if is_unknown { ReadFault::UnknownKey } else { ReadFault::Invalid };
+            let said = unquoted(&error.to_string());
+            refused(fault, format!("{}, or what the environment overrides: {said}", path.display()))
         })?;
         let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
         let configured = Self { config, path };
@@ -200,8 +238,13 @@ impl Configured {
     }
 
     /// A path of the file: relative ones start at the file's folder.
-    fn at(&self, path: &Path) -> PathBuf {
+    pub(crate) fn at(&self, path: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("/")).join(path)
+    }
+
+    /// The file itself.
+    pub(crate) fn file(&self) -> &Path {
+        &self.path
     }
 
     /// URLs of the internal interfaces of nodes.

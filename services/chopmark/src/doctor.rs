@@ -1,6 +1,8 @@
-//! `chopmark doctor`: looks at this machine and a data folder, names causes and remedies. It
-//! changes nothing, and takes no lock that a starting server would miss for longer than a moment.
+//! `chopmark doctor`: looks at this machine and a data folder, or at a deployment by its configuration
+//! ([`deployment`]), names causes and remedies. It changes nothing, and takes no lock that a starting server
+//! would miss for longer than a moment.
 
+mod deployment;
 mod files;
 mod machine;
 mod member;
@@ -10,6 +12,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use serde::Serialize;
 
+pub(crate) use self::deployment::CANNOT_TELL;
 use crate::{
     cli::DoctorArgs,
     client::dev_file,
@@ -55,6 +58,12 @@ impl Check {
 
 /// Looks at everything.
 pub(crate) async fn run(args: &DoctorArgs, out: &mut Out) -> anyhow::Result<ExitCode> {
+    if args.findings {
+        return deployment::list(args.json, out);
+    }
+    if let Some(config) = &args.config {
+        return deployment::run(config, args, out).await;
+    }
     let mut checks = Vec::new();
     let data = args.data.as_path();
     let dev = match dev_file(data) {

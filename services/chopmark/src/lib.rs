@@ -39,7 +39,7 @@ use std::{future::Future, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 #[cfg(feature = "unfiltered")]
 pub use self::unfiltered::unfiltered_gateway;
@@ -84,6 +84,7 @@ const fn code_of_failure(command: &Command) -> u8 {
     match command {
         Command::Verify(_) => EXIT_USAGE,
         Command::Fsck(_) => fsck::CANNOT_CHECK,
+        Command::Doctor(args) if args.config.is_some() => doctor::CANNOT_TELL,
         _ => 1,
     }
 }
@@ -100,7 +101,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Admin(command) => block_on(&mut Builder::new_current_thread(), admin::run(command)),
         Command::Submit(args) => block_on(&mut Builder::new_current_thread(), submit::run(&args, &mut Out::lock())),
-        Command::Doctor(args) => block_on(&mut Builder::new_current_thread(), doctor::run(&args, &mut Out::lock())),
+        Command::Doctor(args) => {
+            let runtime = runtime(&mut Builder::new_current_thread())?;
+            let code = runtime.block_on(doctor::run(&args, &mut Out::lock()));
+            // A thread that still waits for a server that hangs is not waited for.
+            runtime.shutdown_background();
+            code
+        }
         Command::Verify(args) => verify::run(&args, &mut Out::lock()),
         Command::Fsck(args) => fsck::run(&args, &mut Out::lock()),
         Command::Version(args) => version::run(&args, &mut Out::lock()).map(|()| ExitCode::SUCCESS),
@@ -110,5 +117,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn block_on<T>(runtime: &mut Builder, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    runtime.enable_all().build().context("cannot start the async runtime")?.block_on(work)
+    self::runtime(runtime)?.block_on(work)
+}
+
+fn runtime(builder: &mut Builder) -> anyhow::Result<Runtime> {
+    builder.enable_all().build().context("cannot start the async runtime")
 }

@@ -12,9 +12,9 @@ use super::Check;
 use crate::{cli::guard_beside, dev::DevFile, output::shown, place::other_members};
 
 /// Below this the next segments of block log, queue and database may not fit.
-const FREE_BYTES_MIN: u64 = 256 << 20;
+pub(super) const FREE_BYTES_MIN: u64 = 256 << 20;
 /// Below this there is time to act: about ten million records.
-const FREE_BYTES_COMFORTABLE: u64 = 4 << 30;
+pub(super) const FREE_BYTES_COMFORTABLE: u64 = 4 << 30;
 /// Bits of group and others.
 const NOT_OWNER: u32 = 0o077;
 /// Those of them that let write.
@@ -107,6 +107,13 @@ fn gather(folder: &Path, folders: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) {
             files.push(path);
         }
     }
+}
+
+/// Bytes that this user may still write where `folder` lies; none without room for another file.
+pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    let is_out_of_inodes = found.f_favail == 0 && found.f_files > 0;
+    Some(if is_out_of_inodes { 0 } else { found.f_bavail.saturating_mul(found.f_frsize) })
 }
 
 fn disk(folder: &Path) -> Option<Check> {

@@ -7,9 +7,9 @@ use rustix::process::{Resource, getrlimit};
 use super::Check;
 
 /// Below this a server of ordinary load runs out: connections, segments and tables are files.
-const FILES_MIN: u64 = 1024;
+pub(super) const FILES_MIN: u64 = 1024;
 /// What load tests need.
-const FILES_COMFORTABLE: u64 = 4096;
+pub(super) const FILES_COMFORTABLE: u64 = 4096;
 
 pub(super) fn look() -> Vec<Check> {
     vec![openssl(), basenc(), files()]
@@ -43,8 +43,13 @@ fn output_of(program: &str, args: &[&str]) -> Option<String> {
     String::from_utf8(output.stdout).ok()
 }
 
+/// Files that this process may open at a time; `None` is no limit.
+pub(super) fn open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 fn files() -> Check {
-    let limit = getrlimit(Resource::Nofile).current;
+    let limit = open_files();
     let fix = format!("ulimit -n {FILES_COMFORTABLE}, or LimitNOFILE in the service's unit");
     match limit {
         Some(limit) if limit < FILES_MIN => Check::fail("open files", format!("at most {limit}"), fix),
