@@ -121,6 +121,15 @@ impl Stack {
         Ok(rustix::process::kill_process(Pid::from_raw(pid.trim().parse()?).context("a pid")?, Signal::HUP)?)
     }
 
+    /// Kills a server and starts it again with a variable in its environment.
+    pub async fn restart_server(&self, server: &str, (variable, value): (&str, &Path)) -> anyhow::Result<()> {
+        self.kill_server(server).await?;
+        let mut command = command("servers.sh", &self.servers(), &["start", server]);
+        let started = command.env(variable, value).output().await?;
+        ensure!(started.status.success(), "{server}: {}", String::from_utf8_lossy(&started.stderr));
+        Ok(())
+    }
+
     /// Address of a server, by its name in `servers.env`.
     pub fn server(&self, name: &str) -> anyhow::Result<String> {
         let text = fs::read_to_string(self.servers().join("servers.env"))?;
@@ -166,7 +175,8 @@ impl Stack {
         fs::read_to_string(self.folder().join(format!("{role}.log"))).unwrap_or_default()
     }
 
-    fn servers(&self) -> PathBuf {
+    /// Folder of the servers.
+    pub fn servers(&self) -> PathBuf {
         self.folder().join("servers")
     }
 
@@ -194,11 +204,15 @@ impl Stack {
 }
 
 async fn script(name: &str, folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
+    command(name, folder, arguments).output().await.with_context(|| format!("run {name}"))
+}
+
+fn command(name: &str, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(repository().join("deploy/native").join(name));
     command.args(arguments).arg("--data").arg(folder).env("CHOPMARK", binary());
     // What runs on must not hold the pipes of whoever started it.
-    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    output.output().await.with_context(|| format!("run {name}"))
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
 }
 
 impl Drop for Stack {
