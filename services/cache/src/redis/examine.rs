@@ -132,6 +132,10 @@ fn fault(error: Option<RedisError>, encrypted: bool) -> RedisFault {
     }
     let text = error.to_string();
     let says = |texts: &[&str]| texts.iter().any(|known| text.to_ascii_lowercase().contains(known));
+    // No authority of the system's to trust, for one.
+    if encrypted && error.kind() == ErrorKind::InvalidClientConfig {
+        return RedisFault::Tls(text);
+    }
     if encrypted && !error.is_connection_refusal() && says(&["tls", "certificate", "corrupt", "handshake", "eof"]) {
         return RedisFault::Tls(text);
     }
