@@ -190,7 +190,7 @@ faults! {
     CacheUnreachable "cache-unreachable" Fail
         "Nobody answers at Redis' address: repeated requests cost a look-up, and each gateway counts quotas alone.", "Start it; check host, port and firewall.";
     CacheHangs "cache-hangs" Fail
-        "Redis' address takes connections and says nothing in time.", "Look at the server, and at proxies and firewalls on the way.";
+        "Redis' address takes connections and says nothing in time.", "Look at the server, and at proxies and firewalls on the way. A port without TLS says nothing to `rediss:`.";
     CacheOtherProtocol "cache-other-protocol" Fail
         "Whoever answers at the cache's address is not Redis.", "Correct host and port.";
     CacheTls "cache-tls" Fail
