@@ -3,21 +3,23 @@
 //! `loadtest/RESULTS.md` explains the method and keeps figures.
 
 mod echo;
+mod neighbour;
 mod process;
 mod push;
 mod report;
+mod stages;
 mod target;
 
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::{process::Usage, push::Plan, target::Target};
+use crate::{push::Plan, target::Target};
 
-/// Pushes load at a running `chopmark dev` and prints figures
+/// Pushes load at a running `chopmark dev` or `deploy/native/stack.sh` and prints figures
 #[derive(Debug, Parser)]
 struct Args {
-    /// Data folder of a running `chopmark dev` (its dev.json is read)
+    /// Data folder of a running `chopmark dev` or of `deploy/native/stack.sh` (its dev.json is read)
     #[arg(long, default_value = "chopmark-data")]
     dev: std::path::PathBuf,
     /// What to push
@@ -35,6 +37,13 @@ struct Args {
     /// One in this many requests also waits for its commit and has its receipt verified
     #[arg(long, default_value_t = 200)]
     sample: u64,
+    /// Measure what another tenant does to this load: a file with that tenant's API key. Phases of --seconds
+    /// without and with it take turns, three of each
+    #[arg(long, value_name = "FILE", requires = "neighbour_rate")]
+    neighbour: Option<std::path::PathBuf>,
+    /// Requests a second of that tenant
+    #[arg(long, value_name = "N")]
+    neighbour_rate: Option<f64>,
     /// Internal: serve the echo on this address
     #[arg(long, hide = true)]
     echo: Option<std::net::SocketAddr>,
@@ -77,14 +86,18 @@ async fn run(args: Args) -> anyhow::Result<()> {
         connections: args.connections,
         sample: args.sample,
     };
+    if let (Some(file), Some(rate)) = (&args.neighbour, args.neighbour_rate) {
+        let key = std::fs::read_to_string(file)?.trim().to_owned();
+        return neighbour::measure(&target, &plan, &target.with_key(key), rate).await;
+    }
     let size_before = target.size().await?;
-    let (usage_before, counters_before) = (Usage::of(target.pid)?, target.counters().await?);
+    let (usage_before, samples_before) = (target.processes.usage()?, target.samples().await?);
     let (mut pushed, unverified) = push::push(&target, &plan).await?;
     let size_at_end = target.size().await?;
     let (backlog, size_after) = target.drained(size_before + pushed.accepted).await?;
     unverified.finish(&mut pushed).await?;
-    let usage = Usage::of(target.pid)?.since(&usage_before);
-    let counters = target.counters().await?.since(&counters_before);
+    let usage = process::since(&target.processes.usage()?, &usage_before);
+    let samples = target.samples().await?.since(&samples_before);
     let echo = echo::measure(&plan).await?;
     report::print(&report::Figures {
         plan: &plan,
@@ -93,8 +106,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
         committed_at_end: size_at_end - size_before,
         committed: size_after - size_before,
         backlog,
-        usage,
-        counters,
+        usage: &usage,
+        samples: &samples,
         echo: &echo,
     })
 }

@@ -6,9 +6,9 @@ use hdrhistogram::Histogram;
 
 use crate::{
     echo::Echoed,
-    process::Usage,
+    process::{Usage, Usages},
     push::{Plan, Pushed},
-    target::Counters,
+    stages::{STAGES, Samples},
 };
 
 pub(crate) struct Figures<'a> {
@@ -18,8 +18,8 @@ pub(crate) struct Figures<'a> {
     pub(crate) committed_at_end: u64,
     pub(crate) committed: u64,
     pub(crate) backlog: Duration,
-    pub(crate) usage: Usage,
-    pub(crate) counters: Counters,
+    pub(crate) usage: &'a Usages,
+    pub(crate) samples: &'a Samples,
     pub(crate) echo: &'a Echoed,
 }
 
@@ -29,9 +29,13 @@ pub(crate) fn print(f: &Figures<'_>) -> anyhow::Result<()> {
     let accepted = f.pushed.accepted as f64 / seconds;
     // What was pushed is committed when its backlog is: the span of both rates below.
     let span = (f.pushed.elapsed + f.backlog).as_secs_f64();
-    let megabytes = f.counters.block_bytes / f.nodes.max(1) as f64 / 1e6;
+    // Every node counts each block.
+    let megabytes = f.samples.value("chopmark_node_block_bytes_total") / f.nodes.max(1) as f64 / 1e6;
     let records = (f.committed as f64).max(1.0);
-    let syncs = 2.0 * f.counters.blocks + 2.0 * f.counters.checkpoints + f.counters.queue_appends;
+    let count = |name: &str| f.samples.value(name);
+    let syncs = 2.0 * count("chopmark_node_blocks_total")
+        + 2.0 * count("chopmark_node_checkpoints_total")
+        + count("chopmark_queue_append_seconds_count");
     writeln!(out, "nodes                   {}", f.nodes)?;
     writeln!(out, "records per request     {}", f.plan.records)?;
     writeln!(
@@ -54,15 +58,36 @@ pub(crate) fn print(f: &Figures<'_>) -> anyhow::Result<()> {
     writeln!(out, "accepted ms             {}", milliseconds(&f.pushed.accept))?;
     writeln!(out, "committed ms (sample)   {}", milliseconds(&f.pushed.commit))?;
     writeln!(out, "receipts verified       {}", f.pushed.verified)?;
-    writeln!(out, "CPU us/record           {:.1}  (server process, all roles)", f.usage.cpu_seconds * 1e6 / records)?;
+    let of = |part: fn(&Usage) -> f64| f.usage.values().map(part).sum::<f64>();
+    writeln!(out, "CPU us/record           {:.1}", of(|usage| usage.cpu_seconds) * 1e6 / records)?;
+    for (role, usage) in f.usage {
+        writeln!(
+            out,
+            "  {role:<22}{:.1}  RSS MiB {:.0} now, {:.0} peak",
+            usage.cpu_seconds * 1e6 / records,
+            usage.rss_mib,
+            usage.rss_peak_mib
+        )?;
+    }
     writeln!(out, "syncs/record            {:.4}  (guard, block log, checkpoint log, queue)", syncs / records)?;
-    writeln!(out, "RSS MiB                 {:.0} now, {:.0} peak", f.usage.rss_mib, f.usage.rss_peak_mib)?;
+    writeln!(
+        out,
+        "RSS MiB                 {:.0} now, {:.0} peak",
+        of(|usage| usage.rss_mib),
+        of(|usage| usage.rss_peak_mib)
+    )?;
+    for (stage, metric) in STAGES {
+        let at = |quantile| f.samples.quantile(metric, quantile).map(|seconds| seconds * 1e3);
+        if let (Some(middle), Some(high)) = (at(0.5), at(0.99)) {
+            writeln!(out, "  {stage:<22}p50 {middle:.1} ms  p99 {high:.1} ms")?;
+        }
+    }
     writeln!(out, "echo records/s          {:.0}  {}", f.echo.per_second, milliseconds(&f.echo.latency))?;
     writeln!(out, "accepted / echo         {:.2}", accepted / f.echo.per_second)?;
     Ok(())
 }
 
-fn milliseconds(latency: &Histogram<u64>) -> String {
+pub(crate) fn milliseconds(latency: &Histogram<u64>) -> String {
     let at = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1000.0;
     format!("p50 {:.1}  p99 {:.1}  max {:.1}", at(0.5), at(0.99), latency.max() as f64 / 1000.0)
 }

@@ -1,6 +1,7 @@
-//! The deployment under load.
+//! The deployment under load: `chopmark dev`, or the many processes of `deploy/native/stack.sh`.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -8,6 +9,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use ledger_core::{checkpoint::Checkpoint, note::Note};
 use serde::Deserialize;
+
+use crate::{process::Processes, stages::Samples};
 
 #[derive(Debug, Deserialize)]
 struct DevFile {
@@ -24,30 +27,16 @@ pub(crate) struct Target {
     pub(crate) base: String,
     pub(crate) key: String,
     pub(crate) policy: String,
-    pub(crate) pid: u32,
-    metrics: String,
+    pub(crate) processes: Processes,
+    /// Where each process shows its metrics.
+    metrics: Vec<String>,
     http: reqwest::Client,
 }
 
-/// Durable writes of the deployment, from its own metrics.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counters {
-    pub(crate) blocks: f64,
-    /// Bytes in the block logs of all nodes.
-    pub(crate) block_bytes: f64,
-    pub(crate) checkpoints: f64,
-    pub(crate) queue_appends: f64,
-}
-
-impl Counters {
-    pub(crate) fn since(&self, before: &Self) -> Self {
-        Self {
-            blocks: self.blocks - before.blocks,
-            block_bytes: self.block_bytes - before.block_bytes,
-            checkpoints: self.checkpoints - before.checkpoints,
-            queue_appends: self.queue_appends - before.queue_appends,
-        }
-    }
+/// A line of the file that tells Prometheus whom to ask.
+#[derive(Debug, Deserialize)]
+struct Scraped {
+    targets: Vec<String>,
 }
 
 /// Longest wait for the backlog after the push.
@@ -59,18 +48,24 @@ impl Target {
         let text = std::fs::read(&path)
             .with_context(|| format!("{}: is `chopmark dev --data {}` running?", path.display(), data.display()))?;
         let file: DevFile = serde_json::from_slice(&text)?;
-        let policy = std::fs::read_to_string(&file.policy_path)?;
-        Ok(Self {
-            base: file.base_url,
-            key: file.api_key,
-            policy,
-            pid: file.pid,
-            metrics: file.metrics_url,
-            http: client()?,
-        })
+        let policy = fs::read_to_string(&file.policy_path)?;
+        let scraped = data.join("servers/prometheus/targets/roles.json");
+        let (processes, metrics) = if scraped.is_file() {
+            let scraped: Vec<Scraped> = serde_json::from_slice(&fs::read(&scraped)?)?;
+            let targets = scraped.into_iter().flat_map(|scraped| scraped.targets);
+            (Processes::of_stack(data)?, targets.map(|target| format!("http://{target}")).collect())
+        } else {
+            (Processes::one(file.pid), vec![file.metrics_url])
+        };
+        Ok(Self { base: file.base_url, key: file.api_key, policy, processes, metrics, http: client()? })
     }
 
-    /// Nodes in the process under load: each member of a `chopmark dev` is one.
+    /// The same deployment for another tenant.
+    pub(crate) fn with_key(&self, key: String) -> Self {
+        Self { key, ..self.clone() }
+    }
+
+    /// Nodes under load: each member has one.
     pub(crate) fn nodes(&self) -> usize {
         self.policy.lines().filter(|line| line.starts_with("log ")).count()
     }
@@ -97,18 +92,14 @@ impl Target {
         }
     }
 
-    pub(crate) async fn counters(&self) -> anyhow::Result<Counters> {
-        let text = self.http.get(format!("{}/metrics", self.metrics)).send().await?.error_for_status()?.text().await?;
-        let value = |name: &str| {
-            let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
-            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
-        };
-        Ok(Counters {
-            blocks: value("chopmark_node_blocks_total"),
-            block_bytes: value("chopmark_node_block_bytes_total"),
-            checkpoints: value("chopmark_node_checkpoints_total"),
-            queue_appends: value("chopmark_queue_append_seconds_count"),
-        })
+    /// What all processes have counted so far.
+    pub(crate) async fn samples(&self) -> anyhow::Result<Samples> {
+        let mut samples = Samples::default();
+        for url in &self.metrics {
+            let answer = self.http.get(format!("{url}/metrics")).send().await?.error_for_status()?;
+            samples.add(&answer.text().await?);
+        }
+        Ok(samples)
     }
 }
 
