@@ -371,8 +371,9 @@ impl Network {
             if code == Some(0) {
                 break said;
             }
-            // The change before it comes into force within two heights.
-            let passes = ["on its way already", "replaced meanwhile"].iter().any(|reason| said.contains(reason));
+            // The change before it comes into force within two heights; who lags is at work again soon.
+            let passes =
+                ["on its way already", "replaced meanwhile", "Not at work"].iter().any(|reason| said.contains(reason));
             ensure!(passes && Instant::now() < give_up, "{propose:?}: {said}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
