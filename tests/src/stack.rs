@@ -30,8 +30,10 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A running stack. Stopped when dropped.
 pub struct Stack {
     folder: tempfile::TempDir,
-    /// The same API at both gateways.
+    /// The same API at both gateways: the sandbox's, if there is a live network too.
     pub gateways: [Api; 2],
+    /// The live network's.
+    pub live: Option<[Api; 2]>,
     /// Read interfaces of the nodes.
     pub nodes: Vec<Api>,
     pub policy: PathBuf,
@@ -40,6 +42,15 @@ pub struct Stack {
 impl Stack {
     /// Starts everything on ports of its own.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// With a live network beside the sandbox.
+    pub async fn start_live() -> anyhow::Result<Self> {
+        Self::start_with(&["--live"]).await
+    }
+
+    async fn start_with(options: &[&str]) -> anyhow::Result<Self> {
         let mut last = String::new();
         for attempt in 0..STARTS_TRIED {
             let folder = tempfile::Builder::new().prefix("chopmark-stack.").tempdir_in("/var/tmp")?;
@@ -47,7 +58,9 @@ impl Stack {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
             // Below the ports that the system hands out.
             let base = 20_000 + (std::process::id() + attempt * 17) % 60 * 200;
-            let started = script("stack.sh", folder.path(), &["start", "--port-base", &base.to_string()]).await?;
+            let base = base.to_string();
+            let arguments = [&["start", "--port-base", &base], options].concat();
+            let started = script("stack.sh", folder.path(), &arguments).await?;
             if started.status.success() {
                 return Self::of(folder);
             }
@@ -64,14 +77,24 @@ impl Stack {
         let described: Value = serde_json::from_slice(&fs::read(folder.path().join("dev.json"))?)?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (http, key) = (client()?, text(&described["api_key"]));
-        let api = |base: String| Api { base, key: key.clone(), http: http.clone() };
-        let first = text(&described["base_url"]);
-        let (host, port) = first.rsplit_once(':').context("a port")?;
-        let second = format!("{host}:{}", port.parse::<u16>()? + 1);
+        let api = |base: String, key: &str| Api { base, key: key.to_owned(), http: http.clone() };
+        let gateways = |described: &Value| {
+            let (first, key) = (text(&described["base_url"]), text(&described["api_key"]));
+            let mut second = reqwest::Url::parse(&first)?;
+            let port = second.port().context("a port")? + 1;
+            let _set = second.set_port(Some(port));
+            let second = second.as_str().trim_end_matches('/').to_owned();
+            anyhow::Ok([api(first, &key), api(second, &key)])
+        };
+        let live = match fs::read(folder.path().join("live.json")) {
+            Ok(live) => Some(gateways(&serde_json::from_slice(&live)?)?),
+            Err(_) => None,
+        };
         let nodes = described["nodes"].as_array().into_iter().flatten();
         Ok(Self {
-            gateways: [api(first), api(second)],
-            nodes: nodes.map(|node| api(text(&node["read_url"]))).collect(),
+            gateways: gateways(&described)?,
+            live,
+            nodes: nodes.map(|node| api(text(&node["read_url"]), &key)).collect(),
             policy: text(&described["policy_path"]).into(),
             folder,
         })
@@ -140,7 +163,12 @@ impl Stack {
 
     /// `chopmark admin` with these arguments; what it printed, or what it said of its failure.
     pub async fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let config = self.folder().join("admin.toml");
+        self.admin_of("admin.toml", arguments).await
+    }
+
+    /// The same with another configuration of the stack.
+    pub async fn admin_of(&self, config: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let config = self.folder().join(config);
         let mut command = Command::new(binary());
         let output = command.arg("admin").args(arguments).arg("--config").arg(config).output().await?;
         ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

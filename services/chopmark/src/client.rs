@@ -159,8 +159,14 @@ impl Client {
         Ok(Answer { status: response.status(), body: bounded(response).await? })
     }
 
-    /// A path on this server, never on another: answers name paths.
+    /// A path on this server, never on another. Those that answers name begin with the server's own prefix.
     fn url(&self, path: &str) -> anyhow::Result<Url> {
+        let prefix = Url::parse(&self.base).map(|base| base.path().trim_end_matches('/').to_owned());
+        let path = prefix
+            .ok()
+            .and_then(|prefix| path.strip_prefix(&prefix))
+            .filter(|rest| rest.starts_with('/'))
+            .unwrap_or(path);
         let text = format!("{}{path}", self.base);
         let url = Url::parse(&text).ok().filter(|_| path.starts_with('/'));
         url.with_context(|| format!("the server named a strange address: {}", plain(path)))
@@ -314,6 +320,14 @@ mod tests {
     fn paths_stay_on_the_server() {
         let client = Client::new("https://notary.example/", Some("cm_test_x")).unwrap();
         assert_eq!(client.url("/v1/evidence").unwrap().as_str(), "https://notary.example/v1/evidence");
+        let sandbox = Client::new("https://notary.example/sandbox", None).unwrap();
+        for (path, expected) in [
+            ("/v1/evidence", "/sandbox/v1/evidence"),
+            ("/sandbox/v1/evidence", "/sandbox/v1/evidence"),
+            ("/sandboxes", "/sandbox/sandboxes"),
+        ] {
+            assert_eq!(sandbox.url(path).unwrap().path(), expected);
+        }
         for elsewhere in ["@evil.example/x", ".evil.example/x", "https://evil.example/", ":81/"] {
             assert!(client.url(elsewhere).is_err(), "{elsewhere}");
         }

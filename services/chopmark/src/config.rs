@@ -50,10 +50,11 @@ impl fmt::Display for ReadError {
 impl std::error::Error for ReadError {}
 
 /// The configuration. Unknown keys are refused.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) ledger: LedgerSection,
+    sandbox: Option<LedgerSection>,
     pub(crate) kafka: Option<KafkaSettings>,
     pub(crate) database: DatabaseSection,
     pub(crate) cache: CacheSection,
@@ -66,7 +67,7 @@ pub(crate) struct Config {
 }
 
 /// The network and the nodes that are asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LedgerSection {
     /// `genesis.json` of the network, from a member's folder: what is trusted.
@@ -78,7 +79,7 @@ pub(crate) struct LedgerSection {
 }
 
 /// A text that may hold a password: nothing prints it.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Secret(String);
 
@@ -89,7 +90,7 @@ impl fmt::Debug for Secret {
 }
 
 /// The database.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DatabaseSection {
     /// `postgres://…` or `sqlite:PATH`.
@@ -99,7 +100,7 @@ pub(crate) struct DatabaseSection {
 }
 
 /// The cache.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CacheSection {
     /// `redis://…` or `memory:`.
@@ -109,7 +110,7 @@ pub(crate) struct CacheSection {
 }
 
 /// Secrets that all gateways share; `chopmark admin secrets` draws them.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SecretsSection {
     /// Wraps the keys of tenants.
@@ -121,7 +122,7 @@ pub(crate) struct SecretsSection {
 }
 
 /// `chopmark gateway`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GatewaySection {
     /// Address of the API.
@@ -139,7 +140,7 @@ pub(crate) struct GatewaySection {
 }
 
 /// `chopmark committer`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CommitterSection {
     /// Address of health and metrics; not for the public.
@@ -147,7 +148,7 @@ pub(crate) struct CommitterSection {
 }
 
 /// `chopmark courier`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CourierSection {
     /// Address of health and metrics; not for the public.
@@ -155,7 +156,7 @@ pub(crate) struct CourierSection {
 }
 
 /// Where webhooks may go, for gateways and couriers alike.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WebhooksSection {
     /// Networks that are sent to though they are not public, over plain `http` too.
@@ -179,6 +180,8 @@ impl WebhooksSection {
 #[derive(Debug)]
 pub(crate) struct Configured {
     pub(crate) config: Config,
+    /// The table that `config.ledger` is from: `ledger`, or `sandbox`.
+    pub(crate) ledger_table: &'static str,
     path: PathBuf,
 }
 
@@ -232,9 +235,19 @@ impl Configured {
             refused(fault, format!("{}, or what the environment overrides: {said}", path.display()))
         })?;
         let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
-        let configured = Self { config, path };
+        let configured = Self { config, ledger_table: "ledger", path };
         configured.nodes()?;
+        if let Some(sandbox) = configured.sandbox() {
+            sandbox.nodes()?;
+        }
         Ok(configured)
+    }
+
+    /// The sandbox that gateways serve beside `ledger`: the same configuration with the other network.
+    pub(crate) fn sandbox(&self) -> Option<Self> {
+        let mut config = self.config.clone();
+        config.ledger = config.sandbox.take()?;
+        Some(Self { config, ledger_table: "sandbox", path: self.path.clone() })
     }
 
     /// A path of the file: relative ones start at the file's folder.
@@ -251,11 +264,12 @@ impl Configured {
     pub(crate) fn nodes(&self) -> anyhow::Result<Vec<String>> {
         let (nodes, path) = (&self.config.ledger.nodes, self.path.display());
         if nodes.is_empty() {
-            bail!("{path}: ledger.nodes is empty: name at least one node's internal interface");
+            bail!("{path}: {}.nodes is empty: name at least one node's internal interface", self.ledger_table);
         }
         let mut known: Vec<reqwest::Url> = Vec::new();
         for (number, node) in nodes.iter().enumerate() {
-            let refused = |why: &str| anyhow::anyhow!("{path}: ledger.nodes, number {}: {why}", number + 1);
+            let refused =
+                |why: &str| anyhow::anyhow!("{path}: {}.nodes, number {}: {why}", self.ledger_table, number + 1);
             let form = "http://HOST:PORT or https://HOST:PORT is expected";
             let url = reqwest::Url::parse(node).map_err(|_| refused(form))?;
             if !matches!(url.scheme(), "http" | "https")
@@ -283,8 +297,9 @@ impl Configured {
 
     pub(crate) fn genesis(&self) -> anyhow::Result<Genesis> {
         let path = self.at(&self.config.ledger.genesis);
-        let bytes = fs::read(&path).with_context(|| format!("read ledger.genesis, {}", path.display()))?;
-        Genesis::parse(&bytes).with_context(|| format!("ledger.genesis: {} is no genesis", path.display()))
+        let table = self.ledger_table;
+        let bytes = fs::read(&path).with_context(|| format!("read {table}.genesis, {}", path.display()))?;
+        Genesis::parse(&bytes).with_context(|| format!("{table}.genesis: {} is no genesis", path.display()))
     }
 
     pub(crate) fn submitter(&self) -> anyhow::Result<SigningKey> {
@@ -358,7 +373,9 @@ impl Configured {
     }
 
     pub(crate) fn originals(&self, gateway: &GatewaySection) -> Option<PathBuf> {
-        gateway.originals.as_deref().map(|path| self.at(path))
+        let folder = gateway.originals.as_deref().map(|path| self.at(path))?;
+        // What a sandbox keeps beside another network is never beside that one's.
+        Some(if self.ledger_table == "sandbox" { folder.join("sandbox") } else { folder })
     }
 
     pub(crate) fn courier(&self) -> anyhow::Result<&CourierSection> {
@@ -381,8 +398,11 @@ impl Configured {
 }
 
 /// Lists among the keys; in the environment they have commas.
-const LISTS: [(&str, &str); 2] =
-    [("CHOPMARK__LEDGER__NODES", "ledger.nodes"), ("CHOPMARK__KAFKA__BROKERS", "kafka.brokers")];
+const LISTS: [(&str, &str); 3] = [
+    ("CHOPMARK__LEDGER__NODES", "ledger.nodes"),
+    ("CHOPMARK__SANDBOX__NODES", "sandbox.nodes"),
+    ("CHOPMARK__KAFKA__BROKERS", "kafka.brokers"),
+];
 
 /// A message without the values that it quotes: any may be a password that stands in the wrong place.
 fn unquoted(message: &str) -> String {

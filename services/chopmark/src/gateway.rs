@@ -3,11 +3,12 @@
 
 use std::{net::TcpListener, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use chopmark_courier::egress::Egress;
 use chopmark_domain::{Ports, Services, Settings, endpoints::WebhookPorts, id::IdIssuer, seal::KeyEncryptionKey};
 use chopmark_gateway::{Gateway, GatewayConfig, ObjectOriginals, Serving};
 use chopmark_store::PostgresRole;
+use ledger_core::genesis::Network;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -60,13 +61,44 @@ pub(crate) async fn open(
     metrics: impl Fn() -> String + Send + Sync + 'static,
 ) -> anyhow::Result<Serving> {
     let section = configured.gateway()?;
+    let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
+    let (public, internal) = (bind(section.listen)?, bind(section.internal)?);
+    let services = services(configured, stores.clone(), issuer).await?;
+    let network = services.network.clone();
+    let defaults = GatewayConfig::default();
+    let config = GatewayConfig { workers: section.workers, trusted_proxies: section.trusted_proxies, ..defaults };
+    let mut gateway = Gateway::new(Arc::new(services), config, metrics);
+    if let Some(sandbox) = configured.sandbox() {
+        sandbox_beside_live(configured, &sandbox)?;
+        gateway = gateway.with_sandbox(Arc::new(self::services(&sandbox, stores, issuer).await?));
+    }
+    let serving = gateway.serve(public, internal)?;
+    tracing::info!(listen = %section.listen, internal = %section.internal, network, "ready");
+    Ok(serving)
+}
+
+/// Keys, topics and rows are told apart by the names of the networks, so that both cannot have one name.
+pub(crate) fn sandbox_beside_live(configured: &Configured, sandbox: &Configured) -> anyhow::Result<()> {
+    if configured.genesis()?.network != Network::Live {
+        bail!("ledger.genesis: [sandbox] stands beside a `live` network, and this genesis is not of one");
+    }
+    if sandbox.genesis()?.network != Network::Sandbox {
+        bail!("sandbox.genesis: the genesis of a `sandbox` network is expected");
+    }
+    Ok(())
+}
+
+/// The use cases of one network over the adapters that its configuration names.
+async fn services(
+    configured: &Configured,
+    stores: Stores,
+    issuer: fn(Zeroizing<[u8; 32]>) -> IdIssuer,
+) -> anyhow::Result<Services> {
     let genesis = configured.genesis()?;
     let (network, chain) = (genesis.network.as_str(), genesis.chain_id());
     let secrets = configured.secrets()?;
-    let bind = |address| TcpListener::bind(address).with_context(|| format!("listen on {address}"));
-    let (public, internal) = (bind(section.listen)?, bind(section.internal)?);
     let random = Arc::new(System);
-    let originals = match configured.originals(section) {
+    let originals = match configured.originals(configured.gateway()?) {
         Some(folder) => {
             let originals = ObjectOriginals::in_folder(&folder, random.clone());
             Some(Arc::new(originals.with_context(|| format!("gateway.originals, {}", folder.display()))?) as Arc<_>)
@@ -91,10 +123,5 @@ pub(crate) async fn open(
         },
     };
     let (ids, kek) = (issuer(secrets.ids), KeyEncryptionKey::new(secrets.key_encryption_key));
-    let services = Arc::new(Services::new(ports, Settings::new(network, chain, ids, kek, secrets.api_keys)));
-    let defaults = GatewayConfig::default();
-    let config = GatewayConfig { workers: section.workers, trusted_proxies: section.trusted_proxies, ..defaults };
-    let serving = Gateway::new(services, config, metrics).serve(public, internal)?;
-    tracing::info!(listen = %section.listen, internal = %section.internal, network, "ready");
-    Ok(serving)
+    Ok(Services::new(ports, Settings::new(network, chain, ids, kek, secrets.api_keys)))
 }

@@ -64,7 +64,8 @@ fn prefix(network: &str) -> &'static str {
     if network == "live" { "cm_live_" } else { "cm_test_" }
 }
 
-fn key_network(text: &str) -> Option<&'static str> {
+/// The network that a text names which begins like a key: `live` or `sandbox`.
+pub fn key_network(text: &str) -> Option<&'static str> {
     ["sandbox", "live"].into_iter().find(|network| text.starts_with(prefix(network)))
 }
 

@@ -112,7 +112,7 @@ async fn authenticate(req: &HttpRequest, scope: Scope) -> Outcome<Caller> {
 }
 
 /// The key's text, out of exactly one `Authorization: Bearer …`.
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let refused = |code| Problem::header(code, "Authorization");
     let mut values = headers.get_all(AUTHORIZATION);
     let value = values.next().ok_or_else(|| refused(ProblemCode::ApiKeyMissing))?;

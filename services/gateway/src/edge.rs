@@ -1,12 +1,12 @@
 //! What every request passes on its way in and every answer on its way out: its id, the bounds
 //! of its head, its language, its metrics, and the one place where problems become documents.
 
-use std::{cell::RefCell, collections::BTreeMap, time::Instant};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Instant};
 
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
     body::BoxBody,
-    dev::{ServiceRequest, ServiceResponse},
+    dev::{Extensions, ServiceRequest, ServiceResponse},
     http::{
         StatusCode,
         header::{self, HeaderMap, HeaderName, HeaderValue},
@@ -19,7 +19,9 @@ use chopmark_api::{
     problem::{Fault, PROBLEM_MEDIA_TYPE},
 };
 
-use crate::{body::Incoming, limit::Standings, refusal::Refusal, state::Shared};
+use chopmark_domain::auth::key_network;
+
+use crate::{auth::bearer, body::Incoming, limit::Standings, refusal::Refusal, state::Shared};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id of a caller's own.
@@ -29,30 +31,36 @@ pub(crate) const URI_BYTES_MAX: usize = 8 * 1024;
 /// Largest head: we need less than 2 KiB; browsers send their cookies too.
 pub(crate) const HEADERS_BYTES_MAX: usize = 32 * 1024;
 
-/// The route that a request met, with its metrics; one for each worker.
+/// The route that a request met, with its metrics in each network; one for each worker.
 pub(crate) struct RouteMetrics {
     pub(crate) route: &'static str,
-    network: String,
+    networks: Vec<NetworkMetrics>,
+}
+
+struct NetworkMetrics {
+    network: &'static str,
     seconds: metrics::Histogram,
     requests: RefCell<BTreeMap<u16, metrics::Counter>>,
 }
 
 impl RouteMetrics {
-    pub(crate) fn new(route: &'static str, network: &str) -> Self {
-        let network = network.to_owned();
-        let seconds = metrics::histogram!(
-            "chopmark_gateway_request_seconds", "network" => network.clone(), "route" => route
-        );
-        Self { route, network, seconds, requests: RefCell::default() }
+    pub(crate) fn new(route: &'static str, networks: &[&'static str]) -> Self {
+        let of = |network: &&'static str| NetworkMetrics {
+            network,
+            seconds: metrics::histogram!("chopmark_gateway_request_seconds", "network" => *network, "route" => route),
+            requests: RefCell::default(),
+        };
+        Self { route, networks: networks.iter().map(of).collect() }
     }
 
-    fn count(&self, status: StatusCode, begun: Instant) {
-        self.seconds.record(begun.elapsed());
-        let mut requests = self.requests.borrow_mut();
+    fn count(&self, network: &str, status: StatusCode, begun: Instant) {
+        let Some(of) = self.networks.iter().find(|of| of.network == network) else { return };
+        of.seconds.record(begun.elapsed());
+        let mut requests = of.requests.borrow_mut();
         let counter = requests.entry(status.as_u16()).or_insert_with(|| {
             metrics::counter!(
                 "chopmark_gateway_requests_total",
-                "network" => self.network.clone(), "route" => self.route, "status" => status.as_u16().to_string()
+                "network" => of.network, "route" => self.route, "status" => status.as_u16().to_string()
             )
         });
         counter.increment(1);
@@ -72,6 +80,11 @@ pub(crate) async fn edge(
     let id = own_request_id(req.headers()).or_else(|| shared.as_ref().map(|shared| shared.next_request_id()));
     let id = id.unwrap_or_default();
     req.extensions_mut().insert(RequestId(id.clone()));
+    if let Some(sandbox) = shared.as_deref().and_then(|shared| key_selects(req.headers(), shared)) {
+        let mut container = Extensions::new();
+        container.insert(Data::from(sandbox));
+        req.add_data_container(Rc::new(container));
+    }
     Incoming::hold(&mut req);
     let mut res = match check_head(&req, shared.as_deref().map(std::convert::AsRef::as_ref)) {
         Ok(()) => match next.call(req).await {
@@ -106,6 +119,13 @@ fn check_head(req: &ServiceRequest, shared: Option<&Shared>) -> Result<(), Refus
         return Err(ProblemCode::ShuttingDown.into());
     }
     Ok(())
+}
+
+/// The network beside this one, where the key is one of its keys. What the key is worth is found out later.
+fn key_selects(headers: &HeaderMap, shared: &Shared) -> Option<Arc<Shared>> {
+    let beside = shared.beside.as_ref()?;
+    let network = bearer(headers).ok().and_then(key_network)?;
+    (network == beside.network).then(|| Arc::clone(beside))
 }
 
 /// The caller's own id, where it is harmless to repeat.
@@ -149,7 +169,7 @@ fn render(refusal: &Refusal, req: &HttpRequest, id: &str) -> HttpResponse {
     for (name, value) in headers {
         response.insert_header((name.clone(), value.clone()));
     }
-    let network = req.app_data::<Data<Shared>>().map(|shared| shared.network.clone()).unwrap_or_default();
+    let network = req.app_data::<Data<Shared>>().map_or("", |shared| shared.network);
     metrics::counter!(
         "chopmark_gateway_problems_total", "code" => problem.code().as_str(), "network" => network
     )
@@ -178,8 +198,8 @@ fn finish(res: &mut ServiceResponse<BoxBody>, id: &str) {
 fn observe(res: &ServiceResponse<BoxBody>, id: &str, begun: Instant) {
     let status = res.status();
     let route = res.request().app_data::<RouteMetrics>();
-    if let Some(route) = route {
-        route.count(status, begun);
+    if let (Some(route), Some(shared)) = (route, res.request().app_data::<Data<Shared>>()) {
+        route.count(shared.network, status, begun);
     }
     let route = route.map_or("unmatched", |route| route.route);
     let ms = begun.elapsed().as_millis();

@@ -26,7 +26,9 @@ use crate::{
             that anyone can check offline.\n\nErrors are problem documents (RFC 9457) with a `code`, one for each \
             cause; `/errors/<code>` explains it. Texts are in English or Chinese by `Accept-Language`. Every answer \
             has an `X-Request-Id`; one of your own, up to 64 of `A-Za-z0-9._-`, is repeated. Bodies are UTF-8 and \
-            uncompressed.",
+            uncompressed.\n\nThe prefix of the API key selects the network: `cm_test_` the sandbox, `cm_live_` the live \
+            one. Without a key a deployment that has both answers for the live one, and for its sandbox where every \
+            path begins with `/sandbox`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(

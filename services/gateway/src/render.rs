@@ -47,6 +47,8 @@ const PROTOCOL: u64 = 1;
 /// Renders what one caller reads.
 pub(crate) struct Renderer<'a> {
     pub(crate) services: &'a Services,
+    /// What links begin with.
+    pub(crate) base: &'static str,
     pub(crate) caller: &'a Caller,
     pub(crate) lang: Lang,
 }
@@ -99,7 +101,7 @@ impl Renderer<'_> {
         let ids = self.ids(key);
         EvidenceAccepted {
             id: EvidenceId::from_bytes(ids.bytes(IdKind::Evidence)),
-            operation: operation_ref(&ids, state),
+            operation: self.operation_ref(&ids, state),
             warnings: self.warnings(warnings),
         }
     }
@@ -122,7 +124,7 @@ impl Renderer<'_> {
     pub(crate) fn case_accepted(&self, key: &ResourceKey, state: OperationState) -> CaseAccepted {
         let ids = self.ids(key);
         let id = CaseId::from_bytes(ids.bytes(IdKind::Case));
-        CaseAccepted { id, operation: operation_ref(&ids, state), warnings: Vec::new() }
+        CaseAccepted { id, operation: self.operation_ref(&ids, state), warnings: Vec::new() }
     }
 
     pub(crate) fn append_accepted(
@@ -132,7 +134,7 @@ impl Renderer<'_> {
         case_id: CaseId,
         evidence_id: EvidenceId,
     ) -> CaseAppendAccepted {
-        let operation = operation_ref(&self.ids(key), state);
+        let operation = self.operation_ref(&self.ids(key), state);
         CaseAppendAccepted { case_id, evidence_id, operation, warnings: Vec::new() }
     }
 
@@ -145,18 +147,20 @@ impl Renderer<'_> {
         EvidenceView {
             id,
             state: api_state(operation.state),
-            operation: operation_ref(&ids, operation.state),
+            operation: self.operation_ref(&ids, operation.state),
             digests: facts.as_ref().map(|facts| api_digests(&facts.digests)),
             size: facts.as_ref().and_then(|facts| facts.size),
             confidential: facts.as_ref().map(|facts| facts.confidential),
-            links: committed.as_ref().map(|_| evidence_links(&id, facts.as_ref())),
+            links: committed.as_ref().map(|_| self.evidence_links(&id, facts.as_ref())),
             media_type: facts.and_then(|facts| facts.media_type),
             title: private.title,
             external_id: private.external_id,
             provenance: private.provenance,
             retained: private.retained,
             created_at: operation.accepted_at,
-            entry: committed.as_ref().map(|committed| entry_ref(committed, &format!("/v1/evidence/{id}/entry"))),
+            entry: committed
+                .as_ref()
+                .map(|committed| entry_ref(committed, self.href(&format!("/v1/evidence/{id}/entry")))),
             block: committed.as_ref().map(|committed| block_view(&committed.block)),
             checkpoint: committed.and_then(|committed| committed.checkpoint).map(checkpoint_view),
             warnings,
@@ -181,7 +185,7 @@ impl Renderer<'_> {
 
     /// What the operation makes; of a link, the case once the ledger names it.
     fn resource(&self, record: &OperationRecord) -> Option<ResourceRef> {
-        let of = |kind, path: &str, id: String| ResourceRef { kind, href: format!("/v1/{path}/{id}"), id };
+        let of = |kind, path: &str, id: String| ResourceRef { kind, href: self.href(&format!("/v1/{path}/{id}")), id };
         let case = |key| of(ResourceType::Case, "cases", self.case_id(key).to_string());
         match record.kind? {
             OperationType::Evidence => {
@@ -204,14 +208,14 @@ impl Renderer<'_> {
             OperationState::Committed(at) => Some(EntryRef {
                 id: api_hash(&at.entry),
                 index: at.index,
-                href: format!("/v1/entries/{}/entry", at.index),
+                href: self.href(&format!("/v1/entries/{}/entry", at.index)),
             }),
             OperationState::Accepted | OperationState::Rejected(_) => None,
         };
         CaseView {
             id: CaseId::from_bytes(ids.bytes(IdKind::Case)),
             state: api_state(operation.state),
-            operation: operation_ref(&ids, operation.state),
+            operation: self.operation_ref(&ids, operation.state),
             title: private.title,
             external_id: private.external_id,
             created_at: operation.accepted_at,
@@ -220,26 +224,32 @@ impl Renderer<'_> {
             next_cursor,
         }
     }
-}
 
-fn operation_ref(ids: &Issued, state: OperationState) -> OperationRef {
-    let id = OperationId::from_bytes(ids.bytes(IdKind::Operation));
-    OperationRef { id, state: api_state(state), href: format!("/v1/operations/{id}") }
-}
+    /// A path of this network.
+    pub(crate) fn href(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
 
-fn evidence_links(id: &EvidenceId, facts: Option<&EvidenceFacts>) -> EvidenceLinks {
-    let public = facts.filter(|facts| !facts.confidential);
-    let first = public.and_then(|facts| facts.digests.iter().next());
-    EvidenceLinks {
-        receipt: format!("/v1/evidence/{id}/receipt"),
-        entry: format!("/v1/evidence/{id}/entry"),
-        proof: format!("/v1/evidence/{id}/proof"),
-        verify: first.map(|(algorithm, digest)| format!("/v1/verify/{}/{digest}", algorithm.as_str())),
+    fn operation_ref(&self, ids: &Issued, state: OperationState) -> OperationRef {
+        let id = OperationId::from_bytes(ids.bytes(IdKind::Operation));
+        OperationRef { id, state: api_state(state), href: self.href(&format!("/v1/operations/{id}")) }
+    }
+
+    fn evidence_links(&self, id: &EvidenceId, facts: Option<&EvidenceFacts>) -> EvidenceLinks {
+        let public = facts.filter(|facts| !facts.confidential);
+        let first = public.and_then(|facts| facts.digests.iter().next());
+        let at = |what: &str| self.href(&format!("/v1/evidence/{id}/{what}"));
+        EvidenceLinks {
+            receipt: at("receipt"),
+            entry: at("entry"),
+            proof: at("proof"),
+            verify: first.map(|(algorithm, digest)| self.href(&format!("/v1/verify/{}/{digest}", algorithm.as_str()))),
+        }
     }
 }
 
-fn entry_ref(committed: &Committed, href: &str) -> EntryRef {
-    EntryRef { id: api_hash(&committed.at.entry), index: committed.at.index, href: href.to_owned() }
+fn entry_ref(committed: &Committed, href: String) -> EntryRef {
+    EntryRef { id: api_hash(&committed.at.entry), index: committed.at.index, href }
 }
 
 fn block_view(block: &BlockRef) -> BlockView {
@@ -255,17 +265,17 @@ fn checkpoint_view(facts: CheckpointFacts) -> CheckpointView {
     }
 }
 
-/// A digest look-up.
-pub(crate) fn found(algorithm: Algorithm, digest: ApiHash, found: Found) -> Outcome<VerifyView> {
+/// A digest look-up. Links begin with `base`, here and below.
+pub(crate) fn found(base: &str, algorithm: Algorithm, digest: ApiHash, found: Found) -> Outcome<VerifyView> {
     let Found { records, next_cursor, statement, complete_to } = found;
-    let records = records.into_iter().map(record).collect::<Outcome<Vec<_>>>()?;
+    let records = records.into_iter().map(|found| record(base, found)).collect::<Outcome<Vec<_>>>()?;
     Ok(VerifyView { algorithm, digest, records, next_cursor, statement, tree_size: complete_to.0 })
 }
 
 /// One record, as anybody may read it.
-pub(crate) fn record(record: PublicRecord) -> Outcome<VerifyRecord> {
+pub(crate) fn record(base: &str, record: PublicRecord) -> Outcome<VerifyRecord> {
     let PublicRecord { index, entry, entry_id, block, checkpoint } = record;
-    let at = |what: &str| format!("/v1/entries/{}/{what}", index.0);
+    let at = |what: &str| format!("{base}/v1/entries/{}/{what}", index.0);
     Ok(VerifyRecord {
         entry_id: api_hash(&entry_id),
         index: index.0,
@@ -337,12 +347,13 @@ fn outcome_view(outcome: &LedgerOutcome) -> OutcomeView {
 }
 
 /// What a search found.
-pub(crate) fn search(query: String, hits: Vec<Hit>) -> SearchView {
-    SearchView { query, hits: hits.into_iter().map(search_hit).collect() }
+pub(crate) fn search(base: &str, query: String, hits: Vec<Hit>) -> SearchView {
+    SearchView { query, hits: hits.into_iter().map(|hit| search_hit(base, hit)).collect() }
 }
 
-fn search_hit(hit: Hit) -> SearchHit {
-    let of = |kind: HitKind, href: String| {
+fn search_hit(base: &str, hit: Hit) -> SearchHit {
+    let of = |kind: HitKind, path: String| {
+        let href = format!("{base}{path}");
         let (height, index, algorithm, digest, name) = (None, None, None, None, None);
         SearchHit { kind, height, index, algorithm, digest, name, href }
     };
@@ -361,7 +372,7 @@ fn search_hit(hit: Hit) -> SearchHit {
 }
 
 /// The network.
-pub(crate) fn network(facts: NetworkFacts) -> NetworkView {
+pub(crate) fn network(base: &str, facts: NetworkFacts) -> NetworkView {
     let members = facts.members.into_iter().map(|member| MemberView {
         name: member.name,
         log_key: member.log_key,
@@ -381,7 +392,7 @@ pub(crate) fn network(facts: NetworkFacts) -> NetworkView {
         quorum: u32::try_from(facts.quorum).unwrap_or(u32::MAX),
         policy_sha256: api_hash(&facts.policy_sha256),
         policies: policies.collect(),
-        links: NetworkLinks { checkpoint: "/log/checkpoint".to_owned(), policy: "/log/policy".to_owned() },
+        links: NetworkLinks { checkpoint: format!("{base}/log/checkpoint"), policy: format!("{base}/log/policy") },
     }
 }
 

@@ -68,18 +68,18 @@ pub(crate) const PUBLIC: &[(&str, &[&str])] = &[
 pub(crate) const OF_TENANTS: [&str; 4] = ["/v1/evidence", "/v1/operations", "/v1/cases", "/v1/webhooks"];
 
 /// Registers the routes of the public listener.
-pub(crate) fn public(config: &mut ServiceConfig, network: &str) {
-    register(config, network, |_| true);
+pub(crate) fn public(config: &mut ServiceConfig, networks: &[&'static str]) {
+    register(config, networks, |_| true);
 }
 
 /// Registers the routes of a member's node: those that need nothing but the ledger.
-pub(crate) fn reader(config: &mut ServiceConfig, network: &str) {
-    register(config, network, |path| !OF_TENANTS.iter().any(|begin| path.starts_with(begin)));
+pub(crate) fn reader(config: &mut ServiceConfig, networks: &[&'static str]) {
+    register(config, networks, |path| !OF_TENANTS.iter().any(|begin| path.starts_with(begin)));
 }
 
-fn register(config: &mut ServiceConfig, network: &str, serves: impl Fn(&str) -> bool) {
+fn register(config: &mut ServiceConfig, networks: &[&'static str], serves: impl Fn(&str) -> bool) {
     for (path, methods) in PUBLIC.iter().filter(|(path, _)| serves(path)) {
-        let resource = resource(path, methods, network);
+        let resource = resource(path, methods, networks);
         config.service(match *path {
             "/v1/evidence" => resource.route(get().to(evidence::list)).route(web::post().to(evidence::create)),
             "/v1/evidence/batch" => resource.route(web::post().to(evidence::create_batch)),
@@ -132,19 +132,19 @@ fn register(config: &mut ServiceConfig, network: &str, serves: impl Fn(&str) -> 
 }
 
 /// Registers the routes of the internal listener.
-pub(crate) fn internal(config: &mut ServiceConfig, network: &str) {
+pub(crate) fn internal(config: &mut ServiceConfig, networks: &[&'static str]) {
     config
-        .service(resource("/metrics", GET, network).route(get().to(health::metrics)))
-        .service(resource("/health/live", GET, network).route(get().to(health::live)))
-        .service(resource("/health/ready", GET, network).route(get().to(health::ready)))
+        .service(resource("/metrics", GET, networks).route(get().to(health::metrics)))
+        .service(resource("/health/live", GET, networks).route(get().to(health::live)))
+        .service(resource("/health/ready", GET, networks).route(get().to(health::ready)))
         .default_service(web::to(not_found));
 }
 
-fn resource(path: &'static str, methods: &'static [&'static str], network: &str) -> Resource {
+fn resource(path: &'static str, methods: &'static [&'static str], networks: &[&'static str]) -> Resource {
     // A tile's path has slashes of its own.
     let pattern = if path == "/log/tile/{path}" { "/log/tile/{path:.*}" } else { path };
     web::resource(pattern)
-        .app_data(RouteMetrics::new(path, network))
+        .app_data(RouteMetrics::new(path, networks))
         .default_service(web::to(move || std::future::ready(method_not_allowed(methods))))
 }
 

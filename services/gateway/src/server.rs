@@ -11,11 +11,16 @@ use actix_web::{
     body::MessageBody,
     dev::{Server, ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse},
     middleware::from_fn,
-    web::{Data, ServiceConfig},
+    web::{self, Data, ServiceConfig},
 };
 use chopmark_domain::{Services, lookup::PublicLedger};
 
-use crate::{config::GatewayConfig, edge::edge, routes, state::Shared};
+use crate::{
+    config::GatewayConfig,
+    edge::edge,
+    routes,
+    state::{Process, Shared},
+};
 
 /// Workers of the internal listener: one scraper and one prober.
 const INTERNAL_WORKERS: usize = 1;
@@ -44,8 +49,15 @@ impl Gateway {
         if services.ports().random.fill(&mut start).is_err() {
             start = services.ports().clock.now_ms().to_be_bytes();
         }
-        let (ledger, start) = (Arc::clone(&services.ledger), u64::from_be_bytes(start));
-        Self { shared: Arc::new(Shared::new(ledger, Some(services), start, config, Box::new(metrics))), more: None }
+        let process = Arc::new(Process::new(u64::from_be_bytes(start), config, Box::new(metrics)));
+        let shared = Shared::new(Arc::clone(&services.ledger), Some(services), process);
+        Self { shared: Arc::new(shared), more: None }
+    }
+
+    /// Serves the sandbox beside the network of this gateway: to its keys, and to everybody under `/sandbox`.
+    #[must_use]
+    pub fn with_sandbox(self, services: Arc<Services>) -> Self {
+        Self { shared: Arc::new(self.shared.with_sandbox(services)), ..self }
     }
 
     /// The read interface of a member's node: what anybody may look up, without database, queue or
@@ -57,7 +69,8 @@ impl Gateway {
         config: GatewayConfig,
         metrics: impl Fn() -> String + Send + Sync + 'static,
     ) -> Self {
-        Self { shared: Arc::new(Shared::new(ledger, None, start, config, Box::new(metrics))), more: None }
+        let process = Arc::new(Process::new(start, config, Box::new(metrics)));
+        Self { shared: Arc::new(Shared::new(ledger, None, process)), more: None }
     }
 
     /// Serves more on the public listener, behind the same bounds and limits.
@@ -100,7 +113,7 @@ impl Gateway {
 
     fn app(
         &self,
-        routes: fn(&mut ServiceConfig, &str),
+        routes: fn(&mut ServiceConfig, &[&'static str]),
         more: Option<Routes>,
     ) -> App<
         impl ServiceFactory<
@@ -111,14 +124,19 @@ impl Gateway {
             InitError = (),
         > + use<>,
     > {
-        let network = self.shared.network.clone();
+        let networks: Vec<_> = self.shared.networks().map(|shared| shared.network).collect();
+        let beside = self.shared.beside.clone();
         App::new()
             .app_data(Data::from(Arc::clone(&self.shared)))
             .configure(move |config| {
                 if let Some(more) = &more {
                     more(config);
                 }
-                routes(config, &network);
+                if let Some(sandbox) = beside {
+                    let scope = web::scope(sandbox.base).app_data(Data::from(sandbox));
+                    config.service(scope.configure(|config| routes(config, &networks)));
+                }
+                routes(config, &networks);
             })
             .wrap(from_fn(edge))
     }

@@ -202,7 +202,7 @@ problem_codes! {
 
     ApiKeyWrongNetwork "api_key_wrong_network" 401 Retry::Never;
     title "API key of another network", "API 密钥属于另一网络";
-    detail "The key's prefix names a network that this deployment does not serve.", "密钥前缀所指的网络不由本部署提供服务。";
+    detail "The key's prefix names a network that is not served at this address.", "密钥前缀所指的网络不在此地址提供服务。";
     fix "Use a cm_test_ key on the sandbox and a cm_live_ key on the live network.", "沙箱请使用 cm_test_ 密钥，正式网络请使用 cm_live_ 密钥。";
 
     ApiKeyScopeMissing "api_key_scope_missing" 403 Retry::Never;

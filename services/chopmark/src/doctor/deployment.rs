@@ -141,17 +141,34 @@ async fn look(configured: &Configured, role: DoctorRole, api_key: Option<&Path>)
     findings.extend(files::look(configured, role));
     findings.extend(tls::look(configured, role));
     findings.extend(listeners::look(configured, role).await);
-    let genesis = configured.genesis().ok();
-    let (database, queue, cache, nodes) = tokio::join!(
+    let sandbox = configured.sandbox().filter(|_| role == DoctorRole::Gateway);
+    let beside = async {
+        match &sandbox {
+            Some(sandbox) => network(sandbox, role).await,
+            None => Findings::default(),
+        }
+    };
+    let (database, cache, network, beside) = tokio::join!(
         bounded(Fault::DatabaseHangs, "database", database::look(configured, role)),
-        bounded(Fault::KafkaHangs, "kafka", queue::look(configured, role, genesis.as_ref())),
         bounded(Fault::CacheHangs, "cache", cache::look(configured, role)),
-        bounded(Fault::NodeHangs, "ledger.nodes", nodes::look(configured, role, genesis.as_ref())),
+        network(configured, role),
+        beside,
     );
-    for found in [database, queue, cache, nodes] {
+    for found in [database, cache, network, beside] {
         findings.extend(found);
     }
     findings
+}
+
+/// One network's part of queue and ledger.
+async fn network(configured: &Configured, role: DoctorRole) -> Findings {
+    let (genesis, nodes) = (configured.genesis().ok(), format!("{}.nodes", configured.ledger_table));
+    let (mut queue, nodes) = tokio::join!(
+        bounded(Fault::KafkaHangs, "kafka", queue::look(configured, role, genesis.as_ref())),
+        bounded(Fault::NodeHangs, &nodes, nodes::look(configured, role, genesis.as_ref())),
+    );
+    queue.extend(nodes);
+    queue
 }
 
 async fn bounded(hangs: Fault, about: &str, look: impl Future<Output = Findings>) -> Findings {

@@ -36,7 +36,8 @@ pub(crate) fn malformed(name: &'static str, fault: Fault) -> Refusal {
 }
 
 pub(crate) fn renderer<'a>(req: &'a HttpRequest, caller: &'a Caller) -> Outcome<Renderer<'a>> {
-    Ok(Renderer { services: shared(req)?.services()?, caller, lang: lang(req) })
+    let shared = shared(req)?;
+    Ok(Renderer { services: shared.services()?, base: shared.base, caller, lang: lang(req) })
 }
 
 /// Says that a `Prefer: wait` was heard (RFC 7240).
@@ -50,8 +51,9 @@ pub(crate) fn applied(mut response: HttpResponse, wait: Duration) -> HttpRespons
 }
 
 /// Says where the resource of a write is.
-pub(crate) fn located(mut response: HttpResponse, path: &str) -> HttpResponse {
-    if let Ok(value) = header::HeaderValue::from_str(path) {
+pub(crate) fn located(req: &HttpRequest, mut response: HttpResponse, path: &str) -> HttpResponse {
+    let base = shared(req).map_or("", |shared| shared.base);
+    if let Ok(value) = header::HeaderValue::try_from(format!("{base}{path}")) {
         response.headers_mut().insert(header::LOCATION, value);
     }
     response

@@ -56,7 +56,7 @@ pub(crate) async fn open(req: HttpRequest, writer: Writer) -> Outcome<HttpRespon
     } else {
         json(status_of(accepted.state), &renderer.case_accepted(&accepted.key, accepted.state))?
     };
-    Ok(applied(located(response, &format!("/v1/cases/{id}")), head.wait))
+    Ok(applied(located(&req, response, &format!("/v1/cases/{id}")), head.wait))
 }
 
 /// Append evidence to a case
@@ -94,7 +94,7 @@ pub(crate) async fn append(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
     let accepted = notary.wait(&writer.0, accepted, head.wait).await?;
     let view = renderer(&req, &writer.0)?.append_accepted(&accepted.key, accepted.state, case, evidence);
     let response = json(status_of(accepted.state), &view)?;
-    Ok(applied(located(response, &format!("/v1/cases/{case}")), head.wait))
+    Ok(applied(located(&req, response, &format!("/v1/cases/{case}")), head.wait))
 }
 
 /// Read a case

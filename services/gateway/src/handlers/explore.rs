@@ -65,7 +65,8 @@ pub(crate) async fn entry(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpRe
     no_query(&req)?;
     let name = req.match_info().get("id").and_then(EntryName::parse);
     let name = name.ok_or_else(|| malformed("id", expected(ENTRY)))?;
-    json(StatusCode::OK, &render::record(shared(&req)?.ledger.entry_record(name).await?)?)
+    let shared = shared(&req)?;
+    json(StatusCode::OK, &render::record(shared.base, shared.ledger.entry_record(name).await?)?)
 }
 
 /// Search
@@ -80,8 +81,9 @@ pub(crate) async fn entry(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpRe
 )]
 pub(crate) async fn search(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpResponse> {
     let SearchQuery { q } = SearchQuery::parse(req.query_string())?;
-    let hits = shared(&req)?.ledger.search(&q).await?;
-    json(StatusCode::OK, &render::search(q, hits))
+    let shared = shared(&req)?;
+    let hits = shared.ledger.search(&q).await?;
+    json(StatusCode::OK, &render::search(shared.base, q, hits))
 }
 
 const HEIGHT: Text = Text::new("a height in plain digits", "直接用数字书写的区块高度");

@@ -8,6 +8,7 @@ use chopmark_api::{
     network::{HealthCheck, HealthStatus, HealthView},
 };
 use chopmark_domain::{Services, ports::PortResult};
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::answer::text;
@@ -35,12 +36,23 @@ pub(crate) async fn live() -> Outcome<HttpResponse> {
 )]
 pub(crate) async fn ready(req: HttpRequest) -> Outcome<HttpResponse> {
     let shared = shared(&req)?;
-    let services = shared.gateway_services();
-    let (database, ledger) = tokio::join!(database(services), ledger(shared));
-    let mut checks = vec![check("ledger", ledger, ProblemCode::LedgerUnavailable)];
-    if let Some(services) = services {
-        checks.insert(0, check("database", database, ProblemCode::DatabaseUnavailable));
-        checks.push(check("queue", services.notary.queue_is_well(), ProblemCode::QueueUnavailable));
+    let of = |shared| async move { (shared, Wellness::of(shared).await) };
+    let found = join_all(shared.networks().map(of)).await;
+    // Both networks are in one database.
+    let database = found.iter().all(|(_, wellness)| wellness.database);
+    let mut checks = Vec::new();
+    for (of, wellness) in &found {
+        let beside = of.network != shared.network;
+        let name = |part: &str| if beside { format!("{}/{part}", of.network) } else { part.to_owned() };
+        if let Some(queue) = wellness.queue {
+            if !beside {
+                checks.push(check(name("database"), database, ProblemCode::DatabaseUnavailable));
+            }
+            checks.push(check(name("ledger"), wellness.ledger, ProblemCode::LedgerUnavailable));
+            checks.push(check(name("queue"), queue, ProblemCode::QueueUnavailable));
+        } else {
+            checks.push(check(name("ledger"), wellness.ledger, ProblemCode::LedgerUnavailable));
+        }
     }
     let well = checks.iter().filter(|check| check.status == HealthStatus::Ok).count();
     let status = match well {
@@ -55,20 +67,39 @@ pub(crate) async fn ready(req: HttpRequest) -> Outcome<HttpResponse> {
 /// Metrics in Prometheus' text format, with what answers right now; on the internal listener only.
 pub(crate) async fn metrics(req: HttpRequest) -> Outcome<HttpResponse> {
     let shared = shared(&req)?;
-    let services = shared.gateway_services();
-    let (database, ledger) = tokio::join!(database(services), ledger(shared));
-    let up = |dependency: &'static str, well: bool| {
-        let up = if well { 1.0 } else { 0.0 };
-        let network = shared.network.clone();
-        metrics::gauge!("chopmark_gateway_dependency_up", "network" => network, "dependency" => dependency).set(up);
-    };
-    up("ledger", ledger);
-    if let Some(services) = services {
-        up("database", database);
-        up("queue", services.notary.queue_is_well());
+    for shared in shared.networks() {
+        let Wellness { database, ledger, queue } = Wellness::of(shared).await;
+        let up = |dependency: &'static str, well: bool| {
+            let up = if well { 1.0 } else { 0.0 };
+            metrics::gauge!(
+                "chopmark_gateway_dependency_up", "network" => shared.network, "dependency" => dependency
+            )
+            .set(up);
+        };
+        up("ledger", ledger);
+        if let Some(queue) = queue {
+            up("database", database);
+            up("queue", queue);
+        }
     }
     let rendered = (shared.metrics)();
     Ok(text("text/plain; version=0.0.4; charset=utf-8", "no-store", rendered))
+}
+
+/// What answers of a network's dependencies.
+struct Wellness {
+    database: bool,
+    ledger: bool,
+    /// `None` of a member's node, which has neither queue nor database.
+    queue: Option<bool>,
+}
+
+impl Wellness {
+    async fn of(shared: &Shared) -> Self {
+        let services = shared.gateway_services();
+        let (database, ledger) = tokio::join!(database(services), ledger(shared));
+        Self { database, ledger, queue: services.map(|services| services.notary.queue_is_well()) }
+    }
 }
 
 /// A member's node has none to fail.
@@ -87,9 +118,9 @@ async fn answers<T>(call: impl Future<Output = PortResult<T>>) -> bool {
     timeout(CHECK_TIMEOUT, call).await.is_ok_and(|result| result.is_ok())
 }
 
-fn check(name: &str, well: bool, code: ProblemCode) -> HealthCheck {
+fn check(name: String, well: bool, code: ProblemCode) -> HealthCheck {
     HealthCheck {
-        name: name.to_owned(),
+        name,
         status: if well { HealthStatus::Ok } else { HealthStatus::Unavailable },
         code: (!well).then(|| code.as_str().to_owned()),
     }

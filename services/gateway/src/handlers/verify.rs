@@ -72,8 +72,9 @@ pub(crate) async fn look_up_batch(req: HttpRequest, _visitor: Visitor) -> Outcom
 
 async fn find(req: &HttpRequest, algorithm: ApiAlgorithm, digest: ApiHash, page: &PageQuery) -> Outcome<VerifyView> {
     let known = Algorithm::parse(algorithm.name()).ok_or(ProblemCode::InternalError)?;
-    let found = shared(req)?.ledger.find(known, &Hash32(*digest.as_bytes()), page).await?;
-    render::found(algorithm, digest, found)
+    let shared = shared(req)?;
+    let found = shared.ledger.find(known, &Hash32(*digest.as_bytes()), page).await?;
+    render::found(shared.base, algorithm, digest, found)
 }
 
 /// Read the receipt of an entry
@@ -121,7 +122,8 @@ pub(crate) async fn proof(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpRe
 )]
 pub(crate) async fn network(req: HttpRequest, _visitor: Visitor) -> Outcome<HttpResponse> {
     no_query(&req)?;
-    json(StatusCode::OK, &render::network(shared(&req)?.ledger.network().await?))
+    let shared = shared(&req)?;
+    json(StatusCode::OK, &render::network(shared.base, shared.ledger.network().await?))
 }
 
 const LEAF_INDEX: Text = Text::new("a leaf index in plain digits", "直接用数字书写的叶索引");

@@ -114,7 +114,7 @@ pub(crate) async fn create(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
     let created = endpoints(&req)?.create(&writer.0, &key, new).await?;
     let view = renderer(&req, &writer.0)?.with_secret(&created);
     let response = json(StatusCode::CREATED, &view)?;
-    Ok(located(response, &format!("/v1/webhooks/endpoints/{}", view.id)))
+    Ok(located(&req, response, &format!("/v1/webhooks/endpoints/{}", view.id)))
 }
 
 /// List the endpoints
@@ -212,7 +212,7 @@ pub(crate) async fn test(req: HttpRequest, writer: Writer) -> Outcome<HttpRespon
     let renderer = renderer(&req, &writer.0)?;
     let view = DeliveryRef { delivery_id: renderer.delivery_id(&delivery) };
     let response = json(StatusCode::ACCEPTED, &view)?;
-    Ok(located(response, &format!("/v1/webhooks/deliveries/{}", view.delivery_id)))
+    Ok(located(&req, response, &format!("/v1/webhooks/deliveries/{}", view.delivery_id)))
 }
 
 /// Send again what an endpoint was sent in a range of time

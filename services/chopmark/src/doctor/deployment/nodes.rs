@@ -20,9 +20,10 @@ pub(super) async fn look(configured: &Configured, role: DoctorRole, genesis: Opt
     let (false, Some(genesis), Ok(urls)) = (role == DoctorRole::Courier, genesis, configured.nodes()) else {
         return findings;
     };
+    let about = format!("{}.nodes", configured.ledger_table);
     let http = match peering::http() {
         Ok(http) => http,
-        Err(error) => return Findings::of(Fault::NodeUnreachable, "ledger.nodes", format!("{error:#}")),
+        Err(error) => return Findings::of(Fault::NodeUnreachable, &about, format!("{error:#}")),
     };
     let mut asked = JoinSet::new();
     for url in &urls {
@@ -51,7 +52,7 @@ pub(super) async fn look(configured: &Configured, role: DoctorRole, genesis: Opt
     }
     let tip = seen.iter().map(|(_, status)| status.height).max().unwrap_or_default();
     seen.iter().for_each(|(url, status)| one(url, status, tip, &mut findings));
-    together(&seen, urls.len(), genesis, &mut findings);
+    together(&seen, urls.len(), genesis, &about, &mut findings);
     findings
 }
 
@@ -101,7 +102,7 @@ fn one(url: &str, status: &NodeStatus, tip: u64, findings: &mut Findings) {
 }
 
 /// What shows only when all are looked at. Who names fewer nodes than a quorum cannot see whether there is one.
-fn together(seen: &[(&String, &NodeStatus)], named: usize, genesis: &Genesis, findings: &mut Findings) {
+fn together(seen: &[(&String, &NodeStatus)], named: usize, genesis: &Genesis, about: &str, findings: &mut Findings) {
     let mut by_member: BTreeMap<&str, &str> = BTreeMap::new();
     for (url, status) in seen {
         if let Some(first) = by_member.insert(&status.member, url) {
@@ -113,6 +114,6 @@ fn together(seen: &[(&String, &NodeStatus)], named: usize, genesis: &Genesis, fi
     let counts = |member: &str| members.is_none_or(|members| members.iter().any(|known| known == member));
     let there = by_member.keys().filter(|member| counts(member)).count();
     if named >= quorum && there < quorum {
-        findings.add(Fault::NodesBelowQuorum, "ledger.nodes", format!("{there} answer, {quorum} decide"));
+        findings.add(Fault::NodesBelowQuorum, about, format!("{there} answer, {quorum} decide"));
     }
 }

@@ -10,6 +10,7 @@ use super::{Fault, Findings};
 use crate::{
     cli::DoctorRole,
     config::{Configured, ReadError, ReadFault, load_key},
+    gateway::sandbox_beside_live,
     output::shown,
     secrets,
 };
@@ -41,6 +42,18 @@ pub(super) fn look(configured: &Configured, role: DoctorRole, api_key: Option<&P
             None
         }
     };
+    if let Some(sandbox) = configured.sandbox().filter(|_| role == DoctorRole::Gateway) {
+        match sandbox.genesis() {
+            Err(error) => findings.add(Fault::GenesisUnusable, "sandbox.genesis", format!("{error:#}")),
+            // Where the other genesis cannot be read, that is said already.
+            Ok(_) if genesis.is_some() => {
+                if let Err(error) = sandbox_beside_live(configured, &sandbox) {
+                    findings.add(Fault::ConfigInvalid, "[sandbox]", format!("{error:#}"));
+                }
+            }
+            Ok(_) => {}
+        }
+    }
     findings.extend(urls(configured, role));
     findings.extend(secret_files(configured, role));
     findings.extend(submitter(configured, role, genesis.as_ref()));
