@@ -9,6 +9,7 @@ use crate::ledger::EntryRef;
 use crate::limits::{self, EXTERNAL_ID_CHARS_MAX, TITLE_CHARS_MAX};
 use crate::operation::{OperationRef, OperationState};
 use crate::request::{Shape, request};
+use crate::signature::SubmitterSignatureView;
 use crate::time::Timestamp;
 use crate::warning::Warning;
 
@@ -69,6 +70,10 @@ pub struct CaseView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "2026-0419")]
     pub external_id: Option<String>,
+    /// What the request that opened the case was signed with, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub signature: Option<Box<SubmitterSignatureView>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub created_at: Option<Timestamp>,

@@ -14,6 +14,7 @@ use crate::limits::{
 use crate::operation::{OperationRef, OperationState};
 use crate::problem::ProblemBody;
 use crate::request::{ArrayShape, Request, request};
+use crate::signature::SubmitterSignatureView;
 use crate::time::Timestamp;
 use crate::warning::{Warning, WarningCode};
 
@@ -331,6 +332,10 @@ pub struct EvidenceView {
     /// Whether the original is kept in the object store.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retained: bool,
+    /// What the request was signed with, if it was; of a single record only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub signature: Option<Box<SubmitterSignatureView>>,
     /// When the request was accepted; not evidence of time, which the block and
     /// the cosignatures are. Absent for the moment until it is on record.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,6 +20,7 @@ pub mod parse;
 pub mod problem;
 pub mod query;
 pub mod request;
+pub mod signature;
 pub mod time;
 pub mod verify;
 pub mod warning;

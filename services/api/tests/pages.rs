@@ -208,6 +208,17 @@ fn example_problem(code: ProblemCode) -> Problem {
         | C::ApiKeyWrongNetwork
         | C::ApiKeyAddressNotAllowed => Problem::header(fault, "Authorization"),
         C::ApiKeyScopeMissing => Problem::header(fault.with("scope", Arg::Name("evidence:write")), "Authorization"),
+        C::SignatureMalformed => Problem::header(fault.limit("limit", 2048), "Signature-Input"),
+        C::SignatureIncomplete => {
+            Problem::header(fault.with("missing", Arg::Name("content-digest")), "Signature-Input")
+        }
+        C::SignatureExpired => Problem::header(fault.limit("limit", 300), "Signature-Input"),
+        C::SignatureComponentUnknown
+        | C::SignatureAlgorithmUnsupported
+        | C::SignatureKeyUnknown
+        | C::SignatureKeyRevoked => Problem::header(fault, "Signature-Input"),
+        C::SignatureRequired | C::SignatureInvalid => Problem::header(fault, "Signature"),
+        C::ContentDigestInvalid | C::ContentDigestMismatch => Problem::header(fault, "Content-Digest"),
         C::IdempotencyKeyMissing | C::IdempotencyConflict => Problem::header(fault, "Idempotency-Key"),
         C::IdempotencyKeyInvalid | C::IdempotencyKeyTooLong => {
             let fault = fault.limit("limit", limits::IDEMPOTENCY_KEY_CHARS_MAX);

@@ -1,6 +1,7 @@
 //! `chopmark admin`: what an operator does by hand.
 
 pub(crate) mod accounts;
+pub(crate) mod signing;
 
 use std::{
     fs,
@@ -26,6 +27,7 @@ pub(crate) async fn run(command: AdminCommand) -> anyhow::Result<ExitCode> {
         AdminCommand::Secrets(args) => draw_secrets(&args),
         AdminCommand::Tenant(command) => accounts::tenant(command).await,
         AdminCommand::Key(command) => accounts::key(command).await,
+        AdminCommand::SigningKey(command) => signing::run(command).await,
         AdminCommand::Quota(command) => accounts::quota(command).await,
         AdminCommand::Guard(GuardCommand::Adopt(args)) => {
             let place = Place::new(&args.data, Some(&args.guard))?;

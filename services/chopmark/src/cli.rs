@@ -9,7 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ledger_core::{Hash32, member::is_domain, operation::is_tenant_id};
 
 use crate::{
-    admin::accounts::{KeyCommand, QuotaCommand, TenantCommand},
+    admin::{
+        accounts::{KeyCommand, QuotaCommand, TenantCommand},
+        signing::SigningKeyCommand,
+    },
     network::card::is_read_url,
     output::EXIT_USAGE,
     place::MEMBERS_MAX,
@@ -720,6 +723,8 @@ pub(crate) enum AdminCommand {
     Tenant(TenantCommand),
     #[command(subcommand)]
     Key(KeyCommand),
+    #[command(subcommand)]
+    SigningKey(SigningKeyCommand),
     #[command(subcommand)]
     Quota(QuotaCommand),
     #[command(subcommand)]

@@ -92,6 +92,7 @@ pub(crate) async fn insert(
         network: network.to_owned(),
         wrapped_secret: kek.wrap(tenant, &secret, random)?,
         active: true,
+        signatures_required: false,
         limits: Limits::default(),
         created_at: now_ms,
     };

@@ -36,6 +36,7 @@ use crate::{
     record::{OperationRow, OperationState},
     seal,
     services::Ports,
+    signature::Submitted,
     tenant::Tenant,
 };
 
@@ -53,6 +54,7 @@ pub struct Draft {
     key: ResourceKey,
     trace: String,
     body: Body,
+    signature: Option<Submitted>,
 }
 
 /// What a draft asks for.
@@ -84,7 +86,15 @@ impl Draft {
             tenant: Arc::clone(tenant),
             trace: trace.to_owned(),
             body,
+            signature: None,
         }
+    }
+
+    /// Names the signature that the request came under. It is no part of what is asked for: the same
+    /// request under another signature, or none, is the same request.
+    pub(crate) fn signed(mut self, signature: Option<Submitted>) -> Self {
+        self.signature = signature;
+        self
     }
 }
 
@@ -284,7 +294,7 @@ impl Acceptor {
     }
 
     fn message(&self, draft: Draft) -> Result<QueueMessage, Problem> {
-        let Draft { tenant, op, request, key: _, trace, body } = draft;
+        let Draft { tenant, op, request, key: _, trace, body, signature } = draft;
         let order = match &body {
             Body::CaseAppend { case, .. } => *case,
             Body::Evidence { .. } | Body::CaseOpen(_) => op,
@@ -296,8 +306,9 @@ impl Acceptor {
         }
         .map(|external_id| tenant.external_index(external_id));
         let (operation, private) = self.build(&tenant, op, request, body).map_err(|error| failure::port(&error))?;
-        let sealed_private = match private {
-            Some(private) => {
+        let signature = signature.as_ref().map(Submitted::seal_part);
+        let sealed_private = match PrivateDocument::with_signature(private, signature) {
+            Some(mut private) => {
                 let plain = private.encode();
                 seal::seal(&tenant, &op, &operation_hash(&operation), &plain, self.random.as_ref())
                     .map_err(|error| failure::seal(&error))?

@@ -13,7 +13,7 @@ use crate::{
     failure,
     ports::{Clock, TenantStore},
     seal::{KeyEncryptionKey, KeyedHasher},
-    tenant::{ApiKeyRow, Scope, Tenant},
+    tenant::{ApiKeyRow, Scope, SigningKeyRow, Tenant},
 };
 
 /// How long a looked-up key is believed: short, so that a revocation bites.
@@ -31,6 +31,7 @@ pub struct Caller {
     pub tenant: Arc<Tenant>,
     key: Arc<ApiKeyRow>,
     active: bool,
+    signatures_required: bool,
 }
 
 impl Caller {
@@ -38,6 +39,12 @@ impl Caller {
     #[must_use]
     pub fn key_id(&self) -> &str {
         &self.key.id
+    }
+
+    /// Whether it writes under a request signature only.
+    #[must_use]
+    pub const fn must_sign(&self) -> bool {
+        self.signatures_required
     }
 
     /// Refuses a caller whose key may not be used from this address.
@@ -69,6 +76,8 @@ pub struct Access {
     hasher: KeyedHasher,
     network: String,
     cache: moka::sync::Cache<Hash32, Caller>,
+    /// By tenant and id. Only what is there is held: a key that was just added is found.
+    signing_keys: moka::sync::Cache<(String, String), Arc<SigningKeyRow>>,
 }
 
 impl Access {
@@ -83,7 +92,34 @@ impl Access {
         ttl: Duration,
     ) -> Self {
         let cache = moka::sync::Cache::builder().max_capacity(KEY_CACHE_KEYS_MAX).time_to_live(ttl).build();
-        Self { tenants, clock, kek, hasher: KeyedHasher::new(hashing_key), network, cache }
+        let signing_keys = moka::sync::Cache::builder().max_capacity(KEY_CACHE_KEYS_MAX).time_to_live(ttl).build();
+        Self { tenants, clock, kek, hasher: KeyedHasher::new(hashing_key), network, cache, signing_keys }
+    }
+
+    /// Unix milliseconds, by the clock that keys are judged by.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// The caller's own signing key of this id, unless it is revoked.
+    pub async fn signing_key(&self, caller: &Caller, id: &str) -> Result<Arc<SigningKeyRow>, Problem> {
+        let tenant = caller.tenant.id();
+        let held = (tenant.to_owned(), id.to_owned());
+        let row = match self.signing_keys.get(&held) {
+            Some(row) => row,
+            None => {
+                let found = self.tenants.signing_key(&self.network, tenant, id).await;
+                let found = found.map_err(|error| failure::port(&error))?.ok_or(ProblemCode::SignatureKeyUnknown)?;
+                let row = Arc::new(found);
+                self.signing_keys.insert(held, Arc::clone(&row));
+                row
+            }
+        };
+        if row.revoked_at.is_some() {
+            return Err(ProblemCode::SignatureKeyRevoked.into());
+        }
+        Ok(row)
     }
 
     /// The caller behind a key's text.
@@ -118,9 +154,9 @@ impl Access {
         let row = row.filter(|row| row.network == self.network).ok_or(ProblemCode::ApiKeyUnknown)?;
         let tenant = self.tenants.tenant(&row.network, &row.tenant).await.map_err(|error| failure::port(&error))?;
         let tenant = tenant.ok_or_else(|| failure::broken("an API key without its tenant"))?;
-        let active = tenant.active;
+        let (active, signatures_required) = (tenant.active, tenant.signatures_required);
         let tenant = Tenant::open(&tenant, &self.kek).map_err(|error| failure::seal(&error))?;
-        let caller = Caller { tenant: Arc::new(tenant), key: Arc::new(row), active };
+        let caller = Caller { tenant: Arc::new(tenant), key: Arc::new(row), active, signatures_required };
         self.cache.insert(hash, caller.clone());
         Ok(caller)
     }

@@ -21,7 +21,7 @@ impl Notary {
         let canonical = serde_json::to_vec(&request).map_err(|_| failure::broken("a case request"))?;
         let body = Body::CaseOpen(request);
         let draft = Draft::new(&write.caller.tenant, key, "case.open", &canonical, write.trace, body);
-        self.acceptor.accept(draft).await
+        self.acceptor.accept(draft.signed(write.submitted(None))).await
     }
 
     /// Appends evidence to a case. Both have to be committed: the ledger promises no order
@@ -45,7 +45,7 @@ impl Notary {
             Body::CaseAppend { case: committed(row(case), CASE)?.op, evidence: committed(row(evidence), EVIDENCE)?.op };
         let canonical = [case.0, evidence.0].concat();
         let draft = Draft::new(&write.caller.tenant, key, "case.append", &canonical, write.trace, body);
-        self.acceptor.accept(draft).await
+        self.acceptor.accept(draft.signed(write.submitted(None))).await
     }
 }
 

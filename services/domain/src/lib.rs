@@ -29,5 +29,6 @@ mod cursor;
 mod failure;
 mod private;
 mod services;
+pub mod signature;
 
 pub use services::{Ports, Services, Settings};

@@ -18,6 +18,7 @@ use crate::{
     id::IdIssuer,
     ports::{OperationStore, OriginalStore},
     record::{OperationRow, OperationState},
+    signature::{RequestSignature, Submitted},
     waiting::CommitWatch,
 };
 
@@ -28,6 +29,15 @@ pub struct Write<'a> {
     pub caller: &'a Caller,
     /// W3C `traceparent`, or empty.
     pub trace: &'a str,
+    /// What the request is signed with, if it is.
+    pub signature: Option<&'a Arc<RequestSignature>>,
+}
+
+impl Write<'_> {
+    /// The signature of a draft: of a batch, which item it is of how many.
+    pub(crate) fn submitted(&self, item: Option<(usize, usize)>) -> Option<Submitted> {
+        self.signature.map(|request| Submitted { request: Arc::clone(request), item })
+    }
 }
 
 /// Accepted evidence.
@@ -81,7 +91,7 @@ impl Notary {
     ) -> Result<Notarized, Problem> {
         check(&request, &"")?;
         let warnings = request.warnings();
-        let draft = evidence_draft(write, key, request, retained, &mut Vec::new());
+        let draft = evidence_draft(write, key, request, retained, &mut Vec::new()).signed(write.submitted(None));
         Ok(Notarized { accepted: self.acceptor.accept(draft).await?, warnings })
     }
 
@@ -91,7 +101,8 @@ impl Notary {
         write: Write<'_>,
         items: Vec<Result<EvidenceBatchItem, Problem>>,
     ) -> Vec<BatchAnswer> {
-        let mut drafts = Vec::with_capacity(items.len());
+        let count = items.len();
+        let mut drafts = Vec::with_capacity(count);
         let mut buffer = Vec::with_capacity(512);
         let mut results = Vec::with_capacity(items.len());
         for (at, item) in items.into_iter().enumerate() {
@@ -101,7 +112,8 @@ impl Notary {
             });
             results.push(checked.map(|(key, request)| {
                 let warnings = request.warnings();
-                drafts.push(evidence_draft(write, &key, request, false, &mut buffer));
+                let draft = evidence_draft(write, &key, request, false, &mut buffer);
+                drafts.push(draft.signed(write.submitted(Some((at, count)))));
                 warnings
             }));
         }

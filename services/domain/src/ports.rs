@@ -21,7 +21,7 @@ use crate::{
     message::QueueMessage,
     quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
-    tenant::{ApiKeyRow, TenantRow},
+    tenant::{ApiKeyRow, SigningKeyRow, TenantRow},
     webhook::{
         AttemptRow, Backlog, ClaimedDelivery, DeliveryQuery, DeliveryRow, EndpointRow, NextStep, OutboxEvent,
         ReplayRange,
@@ -229,6 +229,9 @@ pub trait TenantStore: Send + Sync {
 
     /// Revokes a key by its id; `false` if there is none.
     async fn revoke_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool>;
+
+    /// One signing key of a tenant, revoked or not.
+    async fn signing_key(&self, network: &str, tenant: &str, id: &str) -> PortResult<Option<SigningKeyRow>>;
 }
 
 /// What only an administrator does with tenants and keys. Gateways believe what they looked up for a few
@@ -249,6 +252,18 @@ pub trait TenantAdmin: TenantStore {
 
     /// Lets a key end at a time, or at the time that it had if that is earlier; `false` if there is none.
     async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool>;
+
+    /// Says whether a tenant writes under a request signature only; `false` if there is none.
+    async fn set_signatures_required(&self, network: &str, id: &str, required: bool) -> PortResult<bool>;
+
+    /// Adds a signing key. The same again changes nothing, and does not bring a revoked one back.
+    async fn insert_signing_key(&self, key: SigningKeyRow) -> PortResult<()>;
+
+    /// All signing keys of a tenant, the oldest first.
+    async fn signing_keys(&self, network: &str, tenant: &str) -> PortResult<Vec<SigningKeyRow>>;
+
+    /// Revokes a signing key; `false` if there is none. The earliest revocation counts.
+    async fn revoke_signing_key(&self, network: &str, id: &str, at_ms: u64) -> PortResult<bool>;
 }
 
 /// Webhooks as their tenants keep them.

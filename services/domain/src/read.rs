@@ -33,6 +33,7 @@ use crate::{
     proof,
     record::{CommittedAt, ListQuery, OperationRow, OperationState, StateFilter},
     seal,
+    signature::SubmitterSignature,
     tenant::Tenant,
 };
 
@@ -121,6 +122,8 @@ pub struct PrivateFacts {
     pub provenance: Option<Box<Provenance>>,
     /// Whether the original is kept.
     pub retained: bool,
+    /// What the request was signed with; not shown in lists.
+    pub signature: Option<SubmitterSignature>,
 }
 
 /// Where a record stands on the ledger.
@@ -301,6 +304,10 @@ impl Records {
             record.committed = Some(self.committed(at, whole).await?);
         }
         record.private = private_facts(document);
+        if !whole {
+            // Each may have a copy of its request.
+            record.private.signature = None;
+        }
         Ok(record)
     }
 
@@ -430,8 +437,8 @@ fn facts(entry: &EvidenceEntry<'_>, opening: Option<&EvidenceOpening>) -> Eviden
 }
 
 fn private_facts(document: Option<PrivateDocument>) -> PrivateFacts {
-    let Some(PrivateDocument { private, retained, .. }) = document else { return PrivateFacts::default() };
+    let Some(PrivateDocument { private, retained, signature, .. }) = document else { return PrivateFacts::default() };
     let provenance = private.as_ref().and_then(PrivatePart::provenance);
     let (title, external_id) = private.map(|part| (part.title, part.external_id)).unwrap_or_default();
-    PrivateFacts { title, external_id, provenance, retained }
+    PrivateFacts { title, external_id, provenance, retained, signature }
 }

@@ -20,6 +20,8 @@ const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 const WRAPPED_BYTES: usize = NONCE_BYTES + 32 + TAG_BYTES;
 const VERSION: u8 = 1;
+/// What [`seal`] adds to what it seals.
+pub(crate) const OVERHEAD_BYTES: usize = 1 + WRAPPED_BYTES + NONCE_BYTES + TAG_BYTES;
 
 /// Why sealed bytes could not be opened, or plain ones not be sealed.
 #[derive(Debug, Error)]

@@ -25,10 +25,43 @@ pub struct TenantRow {
     pub wrapped_secret: Vec<u8>,
     /// Whether it may write.
     pub active: bool,
+    /// Whether it writes under a request signature only.
+    pub signatures_required: bool,
     /// What it may use.
     pub limits: Limits,
     /// Unix ms.
     pub created_at: u64,
+}
+
+/// A public key of Ed25519 that a tenant signs requests with, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKeyRow {
+    /// `sgk_…`, from [`SigningKeyRow::id_of`].
+    pub id: String,
+    /// Network.
+    pub network: String,
+    /// Tenant.
+    pub tenant: String,
+    /// The key's 32 bytes (RFC 8032).
+    pub public_key: Hash32,
+    /// Unix ms.
+    pub created_at: u64,
+    /// Unix ms.
+    pub revoked_at: Option<u64>,
+}
+
+/// What the id of a signing key begins with.
+pub const SIGNING_KEY_PREFIX: &str = "sgk_";
+
+impl SigningKeyRow {
+    /// The id of a key. It follows from network, tenant and key: a signature names it in `keyid`, so that
+    /// what was signed for one network or tenant says nothing under another.
+    #[must_use]
+    pub fn id_of(network: &str, tenant: &str, public_key: &Hash32) -> String {
+        let fields: [&[u8]; 3] = [network.as_bytes(), tenant.as_bytes(), &public_key.0];
+        let hash = ledger_core::hash::tagged("chopmark/signing-key-id/v1", &fields);
+        format!("{SIGNING_KEY_PREFIX}{}", &hash.to_string()[..24])
+    }
 }
 
 /// An API key as stored; the key itself is shown once and kept nowhere.

@@ -26,7 +26,7 @@ use chopmark_domain::{
     quota::{Limits, Quotas, Rate, RateAnswer},
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
     seal::KeyEncryptionKey,
-    tenant::{ApiKeyRow, Scope, TenantRow},
+    tenant::{ApiKeyRow, Scope, SigningKeyRow, TenantRow},
     webhook::{AttemptRow, DeliveryQuery, DeliveryRow, EndpointRow, OutboxEvent, ReplayRange},
 };
 use ledger_core::{digests::Algorithm, hash::Hash32, merkle::LeafIndex, tile::TilePath};
@@ -113,6 +113,10 @@ impl TenantStore for Nothing {
     }
 
     async fn revoke_api_key(&self, _: &str, _: u64) -> PortResult<bool> {
+        unreachable!()
+    }
+
+    async fn signing_key(&self, _: &str, _: &str, _: &str) -> PortResult<Option<SigningKeyRow>> {
         unreachable!()
     }
 }
@@ -208,6 +212,7 @@ fn services() -> (Services, String) {
         network: "sandbox".to_owned(),
         wrapped_secret: Vec::new(),
         active: true,
+        signatures_required: false,
         limits: Limits::default(),
         created_at: 0,
     };
@@ -259,7 +264,7 @@ fn items(round: usize) -> Vec<Result<EvidenceBatchItem, Problem>> {
 async fn a_plain_item_of_a_batch_costs_a_few_microseconds() {
     let (services, key) = services();
     let caller = services.access.authenticate(&key).await.unwrap();
-    let write = Write { caller: &caller, trace: "" };
+    let write = Write { caller: &caller, trace: "", signature: None };
     let mut best = f64::MAX;
     for round in 0..ROUNDS {
         let items = items(round);

@@ -19,6 +19,7 @@ use futures_util::future::LocalBoxFuture;
 use crate::{
     limit::{Standing, Standings, check_tenant},
     refusal::{Outcome, Refusal},
+    signature,
     state::Shared,
 };
 
@@ -108,6 +109,7 @@ async fn authenticate(req: &HttpRequest, scope: Scope) -> Outcome<Caller> {
     note(req, shared.limits.keys.check_key(caller.key_id())?);
     note(req, check_tenant(shared.services()?.ports().quotas.as_ref(), &caller).await?);
     caller.require(scope).map_err(at_header)?;
+    signature::examine(req, &shared.services()?.access, &caller, scope).await?;
     Ok(caller)
 }
 

@@ -5,6 +5,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -22,16 +23,24 @@ use chopmark_api::{
     problem::{Arg, Fault},
     query::Query,
 };
+use chopmark_domain::signature::RequestSignature;
 use futures_util::{Stream, StreamExt as _};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{auth::shared, config::GatewayConfig, refusal::Outcome};
+use crate::{
+    auth::shared,
+    config::GatewayConfig,
+    refusal::Outcome,
+    signature::{self, Signed, Tally},
+};
 
 /// First allocation for a body whose length nobody knows.
 const FIRST_BYTES: usize = 4 * 1024;
+/// A signed body takes so many times the room: each record of a batch gets a copy of the signature.
+const SIGNED_FACTOR: usize = 4;
 
 /// The body of a request. It is held until the answer is sent: a body in chunks that nobody holds
 /// would be read, and thrown away, for as long as the caller sends. One that is held and unread
@@ -86,7 +95,15 @@ impl MessageBody for Holding {
 /// A whole body and the room that it takes.
 pub(crate) struct Body {
     bytes: BytesMut,
+    signature: Option<Arc<RequestSignature>>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Body {
+    /// What the request is signed with, if it is.
+    pub(crate) const fn signature(&self) -> Option<&Arc<RequestSignature>> {
+        self.signature.as_ref()
+    }
 }
 
 impl std::ops::Deref for Body {
@@ -97,7 +114,7 @@ impl std::ops::Deref for Body {
     }
 }
 
-/// Reads a JSON body of at most `limit` bytes.
+/// Reads a JSON body of at most `limit` bytes, which is the one that was signed where the request is.
 pub(crate) async fn json(req: &HttpRequest, limit: usize) -> Outcome<Body> {
     headers::content_encoding_identity(&values(req.headers(), &header::CONTENT_ENCODING))?;
     headers::content_type_json(&values(req.headers(), &header::CONTENT_TYPE))?;
@@ -108,7 +125,10 @@ pub(crate) async fn json(req: &HttpRequest, limit: usize) -> Outcome<Body> {
     // A body that does not say how long it is might be as long as it may.
     let length = announced.and_then(|length| usize::try_from(length).ok());
     let shared = shared(req)?;
-    let room = shared.room_for(length.unwrap_or(limit)).ok_or(ProblemCode::Overloaded)?;
+    let signed = signature::of(req);
+    signed.as_ref().map_or(Ok(()), Signed::check_covers_body)?;
+    let factor = if signed.is_some() { SIGNED_FACTOR } else { 1 };
+    let room = shared.room_for(length.unwrap_or(limit).saturating_mul(factor)).ok_or(ProblemCode::Overloaded)?;
     let mut bytes = BytesMut::with_capacity(length.unwrap_or(FIRST_BYTES));
     let mut paced = Paced::new(req, &shared.config);
     while let Some(chunk) = paced.next().await {
@@ -118,7 +138,8 @@ pub(crate) async fn json(req: &HttpRequest, limit: usize) -> Outcome<Body> {
         }
         bytes.extend_from_slice(&chunk);
     }
-    Ok(Body { bytes, _room: room })
+    let signature = signed.map(|signed| signed.over(&bytes)).transpose()?;
+    Ok(Body { bytes, signature, _room: room })
 }
 
 fn too_large(limit: usize) -> Problem {
@@ -182,6 +203,7 @@ pub(crate) struct Paced {
     grace: Duration,
     bytes_per_second_min: u64,
     received: u64,
+    tally: Option<Tally>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -193,8 +215,15 @@ impl Paced {
             grace: config.body_grace,
             bytes_per_second_min: config.body_bytes_per_second_min.max(1),
             received: 0,
+            tally: None,
             sleep: None,
         }
+    }
+
+    /// Counts what passes.
+    pub(crate) fn tallied(mut self, tally: Option<Tally>) -> Self {
+        self.tally = tally;
+        self
     }
 
     fn deadline(&self) -> Instant {
@@ -210,6 +239,9 @@ impl Stream for Paced {
         if let Poll::Ready(item) = polled {
             if let Some(Ok(chunk)) = &item {
                 self.received += chunk.len() as u64;
+                if let Some(tally) = &self.tally {
+                    tally.add(chunk);
+                }
             }
             return Poll::Ready(item);
         }

@@ -16,6 +16,7 @@ mod refusal;
 mod render;
 mod routes;
 mod server;
+mod signature;
 mod state;
 
 pub use auth::LogReader;

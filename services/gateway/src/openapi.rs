@@ -77,11 +77,15 @@ pub fn yaml() -> String {
 struct Keys;
 
 const KEY_SCHEME: &str = "api_key";
+const KEY_TEXT: &str = "`Authorization: Bearer cm_test_…` or `cm_live_…`. A request may be signed besides (RFC 9421, \
+    Ed25519, under a registered key), with `Signature-Input`, `Signature` and `Content-Digest`: covering `@method`, \
+    `@target-uri` (or `@authority`, `@path` and `@query`), `content-digest` and, where it is sent, `idempotency-key`; \
+    with `created` and `keyid`. It is then verified or refused, and its signature is kept with what it records.";
 
 impl Modify for Keys {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
-        scheme.description = Some("`Authorization: Bearer cm_test_…` or `cm_live_…`.".to_owned());
+        scheme.description = Some(KEY_TEXT.to_owned());
         let components = api.components.get_or_insert_default();
         components.add_security_scheme(KEY_SCHEME, SecurityScheme::Http(scheme));
         for (path, _, operation) in operations(api) {
@@ -149,6 +153,11 @@ fn problems(path: &str, method: &str) -> Vec<ProblemCode> {
     let proof = ["/receipt", "/entry", "/proof"].iter().any(|end| path.ends_with(end));
     add(keyed, KEY);
     add(keyed, &[P::DatabaseUnavailable]);
+    add(keyed, SIGNATURE);
+    add(keyed && method != "GET", &[P::SignatureRequired]);
+    let body = !hooks
+        || ["/endpoints", "/endpoints/{id}", "/endpoints/{id}/replay", "/secret"].iter().any(|end| path.ends_with(end));
+    add(keyed && body && ["POST", "PATCH"].contains(&method), &[P::ContentDigestMismatch]);
     add(ledger, &[P::RateLimited, P::QueryParameterUnknown]);
     add(ledger && !post && !hooks, &[P::LedgerUnavailable, P::StoredDataDamaged]);
     add(keyed && post, WRITE);
@@ -207,6 +216,18 @@ const KEY: &[ProblemCode] = &[
     ProblemCode::ApiKeyWrongNetwork,
     ProblemCode::ApiKeyScopeMissing,
     ProblemCode::ApiKeyAddressNotAllowed,
+];
+
+const SIGNATURE: &[ProblemCode] = &[
+    ProblemCode::SignatureMalformed,
+    ProblemCode::SignatureComponentUnknown,
+    ProblemCode::SignatureIncomplete,
+    ProblemCode::SignatureAlgorithmUnsupported,
+    ProblemCode::SignatureExpired,
+    ProblemCode::SignatureKeyUnknown,
+    ProblemCode::SignatureKeyRevoked,
+    ProblemCode::SignatureInvalid,
+    ProblemCode::ContentDigestInvalid,
 ];
 
 const WRITE: &[ProblemCode] = &[

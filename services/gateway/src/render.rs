@@ -15,6 +15,7 @@ use chopmark_api::{
     network::{MemberView, NetworkLinks, NetworkView, PolicyRef},
     operation::{OperationRef, OperationState as ApiState, OperationView, Rejection, ResourceRef, ResourceType},
     page::Page,
+    signature::SubmitterSignatureView,
     time::Timestamp,
     verify::{VerifyLinks, VerifyRecord, VerifyView},
     warning::{Warning, WarningCode},
@@ -29,6 +30,7 @@ use chopmark_domain::{
     ports::BlockRef,
     read::{CaseRecord, Committed, EvidenceFacts, EvidenceRecord, OperationRecord},
     record::OperationState,
+    signature::SubmitterSignature,
 };
 use ledger_core::{
     digests::{Algorithm as LedgerAlgorithm, Digests},
@@ -157,6 +159,7 @@ impl Renderer<'_> {
             external_id: private.external_id,
             provenance: private.provenance,
             retained: private.retained,
+            signature: private.signature.map(signature_view),
             created_at: operation.accepted_at,
             entry: committed
                 .as_ref()
@@ -218,6 +221,7 @@ impl Renderer<'_> {
             operation: self.operation_ref(&ids, operation.state),
             title: private.title,
             external_id: private.external_id,
+            signature: private.signature.map(signature_view),
             created_at: operation.accepted_at,
             entry,
             items,
@@ -246,6 +250,21 @@ impl Renderer<'_> {
             verify: first.map(|(algorithm, digest)| self.href(&format!("/v1/verify/{}/{digest}", algorithm.as_str()))),
         }
     }
+}
+
+fn signature_view(kept: SubmitterSignature) -> Box<SubmitterSignatureView> {
+    let SubmitterSignature { algorithm, base, body, body_bytes, item, key_id, public_key, signature } = kept;
+    let public_key = api_hash(&public_key);
+    Box::new(SubmitterSignatureView {
+        algorithm,
+        key_id,
+        public_key,
+        signature,
+        signature_base: base,
+        body,
+        body_bytes,
+        item,
+    })
 }
 
 fn entry_ref(committed: &Committed, href: String) -> EntryRef {

@@ -17,6 +17,7 @@ mod project;
 mod read;
 mod scope;
 mod settings;
+mod signing_keys;
 mod tenants;
 #[path = "webhooks.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same statements, compiled for each database")]
@@ -31,7 +32,7 @@ use chopmark_domain::{
     },
     quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
-    tenant::{ApiKeyRow, TenantRow},
+    tenant::{ApiKeyRow, SigningKeyRow, TenantRow},
     webhook::{
         AttemptRow, Backlog, ClaimedDelivery, DeliveryQuery, DeliveryRow, EndpointRow, NextStep, OutboxEvent,
         ReplayRange,
@@ -199,6 +200,12 @@ impl TenantStore for PostgresStore {
         let id = id.to_owned();
         self.run(Scope::Role, move |connection| tenants::revoke_key(connection, &id, at_ms)).await
     }
+
+    async fn signing_key(&self, network: &str, tenant: &str, id: &str) -> PortResult<Option<SigningKeyRow>> {
+        let (scope, filter) = (Scope::tenant(network, tenant), self.filter);
+        let (network, tenant, id) = (network.to_owned(), tenant.to_owned(), id.to_owned());
+        self.run(scope, move |connection| signing_keys::find(connection, filter, &network, &tenant, &id)).await
+    }
 }
 
 #[async_trait]
@@ -226,6 +233,25 @@ impl TenantAdmin for PostgresStore {
     async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
         let id = id.to_owned();
         self.run(Scope::Role, move |connection| tenants::expire_key(connection, &id, at_ms)).await
+    }
+
+    async fn set_signatures_required(&self, network: &str, id: &str, required: bool) -> PortResult<bool> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.run(Scope::Role, move |connection| signing_keys::set_required(connection, &network, &id, required)).await
+    }
+
+    async fn insert_signing_key(&self, key: SigningKeyRow) -> PortResult<()> {
+        self.run(Scope::Role, move |connection| signing_keys::insert(connection, key.clone())).await
+    }
+
+    async fn signing_keys(&self, network: &str, tenant: &str) -> PortResult<Vec<SigningKeyRow>> {
+        let (network, tenant) = (network.to_owned(), tenant.to_owned());
+        self.run(Scope::Role, move |connection| signing_keys::all(connection, &network, &tenant)).await
+    }
+
+    async fn revoke_signing_key(&self, network: &str, id: &str, at_ms: u64) -> PortResult<bool> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.run(Scope::Role, move |connection| signing_keys::revoke(connection, &network, &id, at_ms)).await
     }
 }
 

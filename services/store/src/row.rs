@@ -7,7 +7,7 @@ use chopmark_domain::{
     id::ResourceKey,
     quota::{Limits, Rate},
     record::{CaseLink, CommittedAt, OperationRow, OperationState, ProjectionCursor, RejectedAt, StateFilter},
-    tenant::{ApiKeyRow, Scope, TenantRow},
+    tenant::{ApiKeyRow, Scope, SigningKeyRow, TenantRow},
     webhook::OutboxEvent,
 };
 use diesel::prelude::*;
@@ -15,7 +15,10 @@ use ipnet::IpNet;
 use ledger_core::{hash::Hash32, operation::OperationType, outcome::RejectionCode};
 use thiserror::Error;
 
-use crate::schema::{api_keys, case_links, operations, projection_cursors, tenants};
+use crate::{
+    failure::Failure,
+    schema::{api_keys, case_links, operations, projection_cursors, signing_keys, tenants},
+};
 
 /// A value that does not fit, on its way in or out.
 #[derive(Debug, Error)]
@@ -276,6 +279,7 @@ pub(crate) struct TenantRecord {
     wrapped_secret: Vec<u8>,
     active: bool,
     created_at: i64,
+    signatures_required: bool,
     #[diesel(embed)]
     limits: LimitsRecord,
 }
@@ -291,6 +295,7 @@ impl TryFrom<TenantRow> for TenantRecord {
             id: row.id,
             wrapped_secret: row.wrapped_secret,
             active: row.active,
+            signatures_required: row.signatures_required,
         })
     }
 }
@@ -306,6 +311,7 @@ impl TryFrom<TenantRecord> for TenantRow {
             network: record.network,
             wrapped_secret: record.wrapped_secret,
             active: record.active,
+            signatures_required: record.signatures_required,
         })
     }
 }
@@ -413,6 +419,63 @@ impl TryFrom<ApiKeyRecord> for ApiKeyRow {
             id: record.id,
             tenant: record.tenant,
             network: record.network,
+        })
+    }
+}
+
+/// A row of `signing_keys`.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = signing_keys, treat_none_as_default_value = false)]
+pub(crate) struct SigningKeyRecord {
+    network: String,
+    id: String,
+    tenant: String,
+    public_key: Vec<u8>,
+    created_at: i64,
+    revoked_at: Option<i64>,
+}
+
+impl SigningKeyRecord {
+    pub(crate) fn primary_key(&self) -> (&str, &str) {
+        (&self.network, &self.id)
+    }
+
+    /// The stored row of this id has to be the same key, whenever it was added, revoked meanwhile or not.
+    pub(crate) fn expect_same(&self, stored: &Self) -> Result<(), Failure> {
+        if (&self.tenant, &self.public_key) == (&stored.tenant, &stored.public_key) {
+            Ok(())
+        } else {
+            Err(Failure::Invariant(format!("{} names another signing key", self.id)))
+        }
+    }
+}
+
+impl TryFrom<SigningKeyRow> for SigningKeyRecord {
+    type Error = ValueError;
+
+    fn try_from(row: SigningKeyRow) -> Converted<Self> {
+        Ok(Self {
+            public_key: row.public_key.0.to_vec(),
+            created_at: signed("created_at", row.created_at)?,
+            revoked_at: row.revoked_at.map(|at| signed("time of a key", at)).transpose()?,
+            network: row.network,
+            id: row.id,
+            tenant: row.tenant,
+        })
+    }
+}
+
+impl TryFrom<SigningKeyRecord> for SigningKeyRow {
+    type Error = ValueError;
+
+    fn try_from(record: SigningKeyRecord) -> Converted<Self> {
+        Ok(Self {
+            public_key: hash("signing_keys.public_key", &record.public_key)?,
+            created_at: unsigned("signing_keys.created_at", record.created_at)?,
+            revoked_at: record.revoked_at.map(|at| unsigned("time of a key", at)).transpose()?,
+            network: record.network,
+            id: record.id,
+            tenant: record.tenant,
         })
     }
 }

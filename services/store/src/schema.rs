@@ -10,6 +10,7 @@ diesel::table! {
         requests_per_second -> Nullable<BigInt>,
         requests_burst -> Nullable<BigInt>,
         records_per_day -> Nullable<BigInt>,
+        signatures_required -> Bool,
     }
 }
 
@@ -24,6 +25,17 @@ diesel::table! {
         expires_at -> Nullable<BigInt>,
         revoked_at -> Nullable<BigInt>,
         allowed_networks -> Text,
+    }
+}
+
+diesel::table! {
+    signing_keys (network, id) {
+        network -> Text,
+        id -> Text,
+        tenant -> Text,
+        public_key -> Binary,
+        created_at -> BigInt,
+        revoked_at -> Nullable<BigInt>,
     }
 }
 

@@ -11,6 +11,7 @@ mod connect;
 mod failure;
 mod project;
 mod read;
+mod signing_keys;
 mod statement;
 mod tenants;
 #[path = "webhooks.rs"]
@@ -27,7 +28,7 @@ use chopmark_domain::{
     },
     quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
-    tenant::{ApiKeyRow, TenantRow},
+    tenant::{ApiKeyRow, SigningKeyRow, TenantRow},
     webhook::{
         AttemptRow, Backlog, ClaimedDelivery, DeliveryQuery, DeliveryRow, EndpointRow, NextStep, OutboxEvent,
         ReplayRange,
@@ -164,6 +165,11 @@ impl TenantStore for SqliteStore {
         let id = id.to_owned();
         self.writer.run(move |connection| tenants::revoke_key(connection, &id, at_ms)).await
     }
+
+    async fn signing_key(&self, network: &str, tenant: &str, id: &str) -> PortResult<Option<SigningKeyRow>> {
+        let (network, tenant, id) = (network.to_owned(), tenant.to_owned(), id.to_owned());
+        self.readers.run(move |connection| signing_keys::find(connection, &network, &tenant, &id)).await
+    }
 }
 
 #[async_trait]
@@ -191,6 +197,25 @@ impl TenantAdmin for SqliteStore {
     async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
         let id = id.to_owned();
         self.writer.run(move |connection| tenants::expire_key(connection, &id, at_ms)).await
+    }
+
+    async fn set_signatures_required(&self, network: &str, id: &str, required: bool) -> PortResult<bool> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.writer.run(move |connection| signing_keys::set_required(connection, &network, &id, required)).await
+    }
+
+    async fn insert_signing_key(&self, key: SigningKeyRow) -> PortResult<()> {
+        self.writer.run(move |connection| signing_keys::insert(connection, key)).await
+    }
+
+    async fn signing_keys(&self, network: &str, tenant: &str) -> PortResult<Vec<SigningKeyRow>> {
+        let (network, tenant) = (network.to_owned(), tenant.to_owned());
+        self.readers.run(move |connection| signing_keys::all(connection, &network, &tenant)).await
+    }
+
+    async fn revoke_signing_key(&self, network: &str, id: &str, at_ms: u64) -> PortResult<bool> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.writer.run(move |connection| signing_keys::revoke(connection, &network, &id, at_ms)).await
     }
 }
 

@@ -220,6 +220,63 @@ problem_codes! {
     detail "Your platform is suspended on this network and cannot write; reading and verifying still work.", "你的平台在本网络上已被暂停，不能写入；查询与核验不受影响。";
     fix "Ask the operator for the reason; a suspension is lifted by an agreed change on the ledger.", "请向运营方了解原因；解除暂停须经账本上的共识变更。";
 
+    // ---- signatures of requests (RFC 9421)
+
+    SignatureRequired "signature_required" 403 Retry::Never;
+    title "Signature required", "必须签名";
+    detail "Your platform writes under a request signature only, and this request has none.", "你的平台只接受带签名的写请求，而本请求没有签名。";
+    fix "Sign the request (RFC 9421, Ed25519) with a registered key, and send Signature-Input, Signature and Content-Digest.", "请用已登记的密钥对请求签名（RFC 9421，Ed25519），并发送 Signature-Input、Signature 和 Content-Digest。";
+
+    SignatureMalformed "signature_malformed" 400 Retry::Never;
+    title "Signature not understood", "无法理解签名";
+    detail "Signature-Input and Signature cannot be read as one signature of yours, or what they cover is longer than {limit|the allowed number of} bytes.", "无法把 Signature-Input 和 Signature 读作你的一个签名，或其覆盖的内容超过 {limit|允许的} 字节。";
+    fix "Build both headers with a library for RFC 9421, with one signature whose keyid is your signing key's id.", "请用支持 RFC 9421 的库生成这两个请求头，其中恰有一个签名的 keyid 是你的签名密钥的编号。";
+
+    SignatureComponentUnknown "signature_component_unknown" 400 Retry::Never;
+    title "Signature covers something unknown", "签名覆盖了未知的组成部分";
+    detail "The signature covers a component that this request does not have or that is not known here.", "签名覆盖了本请求没有的、或此处不支持的组成部分。";
+    fix "Cover headers that you send, and of the derived components @method, @target-uri, @authority, @scheme, @request-target, @path and @query, without parameters.", "请只覆盖你所发送的请求头，以及派生组成部分 @method、@target-uri、@authority、@scheme、@request-target、@path 和 @query，且不带参数。";
+
+    SignatureIncomplete "signature_incomplete" 400 Retry::Never;
+    title "Signature does not cover enough", "签名覆盖不全";
+    detail "The signature lacks {missing|something that it must cover or say}.", "签名缺少{missing|必须覆盖或注明的内容}。";
+    fix "Cover @method, @target-uri (or @authority, @path and @query), content-digest, and idempotency-key where you send one; give created and keyid.", "请覆盖 @method、@target-uri（或 @authority、@path 和 @query）、content-digest，以及所发送的 idempotency-key；并给出 created 和 keyid。";
+
+    SignatureAlgorithmUnsupported "signature_algorithm_unsupported" 400 Retry::Never;
+    title "Signature algorithm not supported", "不支持的签名算法";
+    detail "The parameter alg names an algorithm other than ed25519.", "参数 alg 指明的算法不是 ed25519。";
+    fix "Sign with Ed25519, and leave alg out or say ed25519.", "请使用 Ed25519 签名，并省略 alg 或填写 ed25519。";
+
+    SignatureExpired "signature_expired" 403 Retry::Never;
+    title "Signature out of its time", "签名不在有效时间内";
+    detail "The signature was created more than {limit|the allowed number of} seconds before or after the server's clock, or its own expiry has passed.", "签名的创建时间与服务器时钟相差超过 {limit|允许的} 秒，或已超过其自身的失效时间。";
+    fix "Set your clock, and sign every attempt anew, with the time of the attempt in created.", "请校准时钟，并在每次尝试时重新签名，created 填写该次尝试的时间。";
+
+    SignatureKeyUnknown "signature_key_unknown" 403 Retry::Never;
+    title "Signing key unknown", "签名密钥不存在";
+    detail "Your platform has no signing key of this id on this network.", "你的平台在本网络上没有该编号的签名密钥。";
+    fix "Give as keyid the id, sgk_ and 24 characters, under which the operator registered your public key.", "请把运营方登记你的公钥时给出的编号（sgk_ 加 24 个字符）作为 keyid。";
+
+    SignatureKeyRevoked "signature_key_revoked" 403 Retry::Never;
+    title "Signing key revoked", "签名密钥已吊销";
+    detail "The signing key was revoked and will not sign again.", "该签名密钥已被吊销，不能再用于签名。";
+    fix "Sign with another registered key of your platform, or have a new one registered.", "请使用你的平台的另一个已登记密钥签名，或登记新的密钥。";
+
+    SignatureInvalid "signature_invalid" 403 Retry::Never;
+    title "Signature does not verify", "签名验证不通过";
+    detail "The signature is not one by the named key over this request as it arrived.", "签名不是由所指密钥对本请求（以到达时的内容为准）作出的。";
+    fix "Compare your signature base with RFC 9421, section 2.5; sign with the private key of the registered public key, over the address that the server is reached under.", "请对照 RFC 9421 第 2.5 节检查你的签名基串；用与登记的公钥对应的私钥，对服务器的实际访问地址签名。";
+
+    ContentDigestInvalid "content_digest_invalid" 400 Retry::Never;
+    title "Content-Digest not understood", "无法理解 Content-Digest";
+    detail "The Content-Digest header is not a dictionary with a sha-256 of 32 bytes.", "Content-Digest 请求头不是含有 32 字节 sha-256 的字典。";
+    fix "Send Content-Digest: sha-256=:…:, with the Base64 of the SHA-256 of the body as it is sent.", "请发送 Content-Digest: sha-256=:…:，其中为所发送请求体的 SHA-256 的 Base64。";
+
+    ContentDigestMismatch "content_digest_mismatch" 400 Retry::Never;
+    title "Body does not match Content-Digest", "请求体与 Content-Digest 不符";
+    detail "The SHA-256 of the body that arrived is not the one in Content-Digest; nothing was recorded.", "所收到的请求体的 SHA-256 与 Content-Digest 中的不一致；没有登记任何内容。";
+    fix "Hash exactly the bytes that are sent: of a form, the whole body with its boundaries.", "请对实际发送的字节计算哈希：若为表单，则为包含边界的整个请求体。";
+
     // ---- idempotency
 
     IdempotencyKeyMissing "idempotency_key_missing" 400 Retry::Never;

@@ -91,6 +91,22 @@ pub(crate) struct ConfigArgs {
     config: PathBuf,
 }
 
+impl TenantArgs {
+    pub(super) fn id(&self) -> &str {
+        &self.tenant
+    }
+
+    pub(super) fn config(&self) -> &Path {
+        &self.place.config
+    }
+}
+
+impl ConfigArgs {
+    pub(super) fn config(&self) -> &Path {
+        &self.config
+    }
+}
+
 /// Lists what there is
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
@@ -253,28 +269,34 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
 }
 
 /// The database of a configuration, as an administrator.
-struct Books {
+pub(super) struct Books {
     configured: Configured,
-    network: &'static str,
-    tenants: Arc<dyn TenantAdmin>,
+    pub(super) network: &'static str,
+    pub(super) tenants: Arc<dyn TenantAdmin>,
 }
 
 impl Books {
-    async fn open(config: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn open(config: &Path) -> anyhow::Result<Self> {
         let configured = Configured::read(config)?;
         let network = configured.genesis()?.network.as_str();
         let tenants = adapters::database(&configured, PostgresRole::Admin).await?.tenants;
         Ok(Self { configured, network, tenants })
     }
 
-    fn no_tenant(&self, tenant: &str) -> anyhow::Error {
+    pub(super) fn no_tenant(&self, tenant: &str) -> anyhow::Error {
         anyhow::anyhow!("{tenant} is not a tenant of {}: run `chopmark admin tenant create` first", self.network)
     }
 
-    async fn keys(&self, tenant: &str) -> anyhow::Result<Vec<ApiKeyRow>> {
-        if !self.tenants.tenants(self.network).await?.iter().any(|row| row.id == tenant) {
-            return Err(self.no_tenant(tenant));
+    pub(super) async fn require_tenant(&self, tenant: &str) -> anyhow::Result<()> {
+        if self.tenants.tenants(self.network).await?.iter().any(|row| row.id == tenant) {
+            Ok(())
+        } else {
+            Err(self.no_tenant(tenant))
         }
+    }
+
+    async fn keys(&self, tenant: &str) -> anyhow::Result<Vec<ApiKeyRow>> {
+        self.require_tenant(tenant).await?;
         Ok(self.tenants.api_keys(self.network, tenant).await?)
     }
 
@@ -416,19 +438,20 @@ fn not_past(time: Timestamp) -> anyhow::Result<u64> {
     Ok(time.unix_ms())
 }
 
-fn time(ms: Option<u64>) -> Option<String> {
+pub(super) fn time(ms: Option<u64>) -> Option<String> {
     ms.map(|ms| Timestamp::from_unix_ms(ms).to_string())
 }
 
 #[derive(Serialize)]
 #[serde(transparent)]
-struct View(serde_json::Value);
+pub(super) struct View(pub(super) serde_json::Value);
 
 fn tenant_view(row: &TenantRow) -> View {
     View(json!({
         "tenant": row.id,
         "network": row.network,
         "active": row.active,
+        "signatures_required": row.signatures_required,
         "created_at": time(Some(row.created_at)),
         "requests_per_second": row.limits.rate.map(|rate| rate.per_second),
         "burst": row.limits.rate.map(|rate| rate.burst),
@@ -461,7 +484,7 @@ fn limits_text(limits: &Limits) -> String {
 }
 
 /// A line of `name=value` for people, of JSON for programs.
-fn show(View(view): &View, as_json: bool) -> anyhow::Result<()> {
+pub(super) fn show(View(view): &View, as_json: bool) -> anyhow::Result<()> {
     let mut out = Out::lock();
     if as_json {
         out.json(view)?;

@@ -5,6 +5,7 @@
 mod corpus;
 mod faults;
 mod network;
+mod signing;
 mod stub;
 mod submit;
 mod support;

@@ -43,7 +43,7 @@ pub(crate) async fn open(req: HttpRequest, writer: Writer) -> Outcome<HttpRespon
     let body = body::json(&req, CaseRequest::BODY_BYTES_MAX).await?;
     let request = parse::<CaseRequest>(&body)?;
     let services = shared(&req)?.services()?;
-    let write = Write { caller: &writer.0, trace: &head.trace };
+    let write = Write { caller: &writer.0, trace: &head.trace, signature: body.signature() };
     let accepted = services.notary.open_case(write, &key, request).await?;
     shared(&req)?.count_writes(writer.0.tenant.id(), ACCEPTED, 1);
     drop(body);
@@ -87,7 +87,7 @@ pub(crate) async fn append(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
     let request = parse::<CaseAppendRequest>(&body)?;
     let evidence = request.evidence_id;
     let notary = &shared(&req)?.services()?.notary;
-    let write = Write { caller: &writer.0, trace: &head.trace };
+    let write = Write { caller: &writer.0, trace: &head.trace, signature: body.signature() };
     let accepted = notary.append_to_case(write, &key, &case, request).await?;
     shared(&req)?.count_writes(writer.0.tenant.id(), ACCEPTED, 1);
     drop(body);

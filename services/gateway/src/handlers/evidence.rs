@@ -54,7 +54,7 @@ pub(crate) async fn create(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
     let key = idempotency_key(&req)?;
     let body = body::json(&req, EvidenceRequest::BODY_BYTES_MAX).await?;
     let request = parse::<EvidenceRequest>(&body)?;
-    let write = Write { caller: &writer.0, trace: &head.trace };
+    let write = Write { caller: &writer.0, trace: &head.trace, signature: body.signature() };
     let notarized = shared(&req)?.services()?.notary.notarize(write, &key, request).await?;
     drop(body);
     answer(&req, &writer, notarized, head.wait).await
@@ -103,7 +103,7 @@ pub(crate) async fn create_batch(req: HttpRequest, writer: Writer) -> Outcome<Ht
     let head = WriteHead::read(&req)?;
     let body = body::json(&req, EvidenceBatchRequest::BODY_BYTES_MAX).await?;
     let items = parse_batch(&body)?;
-    let write = Write { caller: &writer.0, trace: &head.trace };
+    let write = Write { caller: &writer.0, trace: &head.trace, signature: body.signature() };
     let notary = &shared(&req)?.services()?.notary;
     let mut answers = notary.notarize_batch(write, items).await;
     drop(body);

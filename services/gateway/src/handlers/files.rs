@@ -23,6 +23,7 @@ use crate::{
     body::{self, Paced, WriteHead, announced_length, idempotency_key, values},
     config::GatewayConfig,
     refusal::Outcome,
+    signature::{self, Signed, Tally},
 };
 
 const METADATA: &str = "metadata";
@@ -72,7 +73,7 @@ pub(crate) async fn create(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
         return Err(too_large(config).into());
     }
     let upload = shared(&req)?.uploads.try_acquire().map_err(|_| ProblemCode::Overloaded)?;
-    let write = Write { caller: &writer.0, trace: &head.trace };
+    let write = Write { caller: &writer.0, trace: &head.trace, signature: None };
     let notarized = receive(&req, write, &key).await?;
     drop(upload);
     evidence::answer(&req, &writer, notarized, head.wait).await
@@ -81,7 +82,10 @@ pub(crate) async fn create(req: HttpRequest, writer: Writer) -> Outcome<HttpResp
 async fn receive(req: &HttpRequest, write: Write<'_>, key: &str) -> Outcome<Notarized> {
     let shared = shared(req)?;
     let notary = &shared.services()?.notary;
-    let mut form = Form::new(req, &shared.config);
+    let signed = signature::of(req);
+    signed.as_ref().map_or(Ok(()), Signed::check_covers_body)?;
+    let tally = signed.as_ref().map(|_| Tally::default());
+    let mut form = Form::new(req, &shared.config, tally.clone());
     let mut part = form.next().await?;
     let mut metadata = None;
     if let Some(mut field) = part.take_if(|field| field.name() == Some(METADATA)) {
@@ -101,13 +105,37 @@ async fn receive(req: &HttpRequest, write: Write<'_>, key: &str) -> Outcome<Nota
         match form.next().await? {
             None => Ok(()),
             Some(field) => Err(after_file(&field)),
+        }?;
+        drop(form);
+        match (signed, tally) {
+            (Some(signed), Some(tally)) => {
+                drain(req, &shared.config, &tally).await?;
+                signed.over_streamed(&tally).map(Some)
+            }
+            _ => Ok(None),
         }
     };
-    if let Err(problem) = received.await {
-        intake.discard().await;
-        return Err(problem.into());
-    }
+    let signature = match received.await {
+        Ok(signature) => signature,
+        Err(problem) => {
+            intake.discard().await;
+            return Err(problem.into());
+        }
+    };
+    let write = Write { signature: signature.as_ref(), ..write };
     Ok(notary.notarize_file(write, key, metadata, intake).await?)
+}
+
+/// Reads what comes after the form's last boundary: nobody needs it, but it was signed.
+async fn drain(req: &HttpRequest, config: &GatewayConfig, tally: &Tally) -> Result<(), Problem> {
+    let mut rest = Paced::new(req, config).tallied(Some(tally.clone()));
+    let mut left = FORM_BYTES_MAX;
+    while let Some(chunk) = rest.next().await {
+        let chunk = chunk.map_err(|error| body::payload_problem(&error, config))?;
+        let fits = left.checked_sub(chunk.len() as u64);
+        left = fits.ok_or_else(|| Problem::from(ProblemCode::MultipartInvalid))?;
+    }
+    Ok(())
 }
 
 /// The parts of one form, read with the gateway's bounds.
@@ -117,8 +145,8 @@ struct Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    fn new(req: &HttpRequest, config: &'a GatewayConfig) -> Self {
-        Self { parts: Multipart::new(req.headers(), Paced::new(req, config)), config }
+    fn new(req: &HttpRequest, config: &'a GatewayConfig, tally: Option<Tally>) -> Self {
+        Self { parts: Multipart::new(req.headers(), Paced::new(req, config).tallied(tally)), config }
     }
 
     async fn next(&mut self) -> Result<Option<Field>, Problem> {

@@ -18,7 +18,7 @@ use chopmark_domain::{
         AcceptedOperation, CaseLink, ListQuery, OperationRow, OperationState, ProjectedBlock, ProjectionCursor,
         StateFilter,
     },
-    tenant::{ApiKeyRow, TenantRow},
+    tenant::{ApiKeyRow, SigningKeyRow, TenantRow},
 };
 use ledger_core::hash::Hash32;
 use parking_lot::Mutex;
@@ -131,6 +131,7 @@ pub(crate) struct MemoryStore {
     cursor: Mutex<Option<ProjectionCursor>>,
     pub(crate) tenants: Mutex<Vec<TenantRow>>,
     pub(crate) keys: Mutex<Vec<ApiKeyRow>>,
+    pub(crate) signing_keys: Mutex<Vec<SigningKeyRow>>,
     pub(crate) mood: Mutex<Mood>,
     pub(crate) finds: AtomicU64,
     pub(crate) cursor_reads: AtomicU64,
@@ -290,5 +291,11 @@ impl TenantStore for MemoryStore {
         let mut keys = self.keys.lock();
         let key = keys.iter_mut().find(|row| row.id == id);
         Ok(key.map(|row| row.revoked_at = Some(at_ms)).is_some())
+    }
+
+    async fn signing_key(&self, network: &str, tenant: &str, id: &str) -> PortResult<Option<SigningKeyRow>> {
+        self.mood.lock().check("database")?;
+        let keys = self.signing_keys.lock();
+        Ok(keys.iter().find(|row| row.network == network && row.tenant == tenant && row.id == id).cloned())
     }
 }

@@ -15,5 +15,6 @@ mod limits;
 mod openapi;
 mod privacy;
 mod public;
+mod signatures;
 mod webhooks;
 mod world;

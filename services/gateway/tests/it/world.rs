@@ -277,8 +277,15 @@ impl Builder {
         for (id, secret, active) in [("ten_one", 11, true), ("ten_two", 12, true), ("ten_suspended", 13, false)] {
             let wrapped_secret = kek.wrap(id, &[secret; 32], &ThreadRandom).unwrap();
             let network = "sandbox".to_owned();
-            let tenant =
-                TenantRow { id: id.into(), network, wrapped_secret, active, limits: self.limits, created_at: 0 };
+            let tenant = TenantRow {
+                id: id.into(),
+                network,
+                wrapped_secret,
+                active,
+                signatures_required: false,
+                limits: self.limits,
+                created_at: 0,
+            };
             webhooks.insert_tenant(tenant.clone()).await.unwrap();
             store.tenants.lock().push(tenant);
         }

@@ -219,12 +219,13 @@ pub(super) fn check_tables(connection: &mut PgConnection, wanted: PostgresRole) 
         }
     }
     let names: BTreeSet<_> = tables.iter().map(|table| table.name.as_str()).collect();
-    const OF_TENANTS: [&str; 9] = [
+    const OF_TENANTS: [&str; 10] = [
         "api_keys",
         "case_links",
         "operations",
         "outbox_events",
         "private_parts",
+        "signing_keys",
         "tenants",
         "webhook_attempts",
         "webhook_deliveries",

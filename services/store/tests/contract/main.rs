@@ -69,6 +69,9 @@ macro_rules! contract {
                 a_key_ends_at_the_earliest_time
                 limits_and_suspension_are_kept
                 everything_of_a_tenant_is_listed
+                a_signing_key_is_its_tenants
+                a_signing_key_is_revoked_for_ever
+                a_tenant_may_have_to_sign
             );
             contract!(@module webhooks $backend:
                 endpoints_are_kept

@@ -24,7 +24,7 @@ use chopmark_domain::{
     },
     quota::Limits,
     record::{AcceptedOperation, CaseLink, ListQuery, OperationRow, ProjectedBlock, ProjectionCursor},
-    tenant::{ApiKeyRow, TenantRow},
+    tenant::{ApiKeyRow, SigningKeyRow, TenantRow},
     webhook::{
         AttemptRow, Backlog, ClaimedDelivery, DeliveryQuery, DeliveryRow, EndpointRow, NextStep, OutboxEvent,
         ReplayRange,
@@ -274,6 +274,10 @@ impl TenantStore for Roles {
     async fn revoke_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
         self.admin.revoke_api_key(id, at_ms).await
     }
+
+    async fn signing_key(&self, network: &str, tenant: &str, id: &str) -> PortResult<Option<SigningKeyRow>> {
+        self.gateway.signing_key(network, tenant, id).await
+    }
 }
 
 #[async_trait]
@@ -296,6 +300,22 @@ impl TenantAdmin for Roles {
 
     async fn expire_api_key(&self, id: &str, at_ms: u64) -> PortResult<bool> {
         self.admin.expire_api_key(id, at_ms).await
+    }
+
+    async fn set_signatures_required(&self, network: &str, id: &str, required: bool) -> PortResult<bool> {
+        self.admin.set_signatures_required(network, id, required).await
+    }
+
+    async fn insert_signing_key(&self, key: SigningKeyRow) -> PortResult<()> {
+        self.admin.insert_signing_key(key).await
+    }
+
+    async fn signing_keys(&self, network: &str, tenant: &str) -> PortResult<Vec<SigningKeyRow>> {
+        self.admin.signing_keys(network, tenant).await
+    }
+
+    async fn revoke_signing_key(&self, network: &str, id: &str, at_ms: u64) -> PortResult<bool> {
+        self.admin.revoke_signing_key(network, id, at_ms).await
     }
 }
 

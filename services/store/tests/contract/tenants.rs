@@ -3,7 +3,7 @@
 use chopmark_domain::{
     ports::{TenantAdmin as _, TenantStore as _},
     quota::{Limits, Rate},
-    tenant::{ApiKeyRow, Scope, TenantRow},
+    tenant::{ApiKeyRow, Scope, SigningKeyRow, TenantRow},
 };
 
 use crate::fixtures::*;
@@ -14,6 +14,7 @@ fn tenant(id: &str) -> TenantRow {
         network: NETWORK.to_owned(),
         wrapped_secret: vec![7; 60],
         active: true,
+        signatures_required: false,
         limits: Limits::default(),
         created_at: NOW,
     }
@@ -165,4 +166,75 @@ pub(crate) async fn everything_of_a_tenant_is_listed(backend: &impl Backend) {
     }
     assert_eq!(store.api_keys(NETWORK, TENANT).await.unwrap(), [api_key(2), newer]);
     assert_eq!(store.api_keys(NETWORK, "ten_nobody").await.unwrap(), []);
+}
+
+fn signing_key(number: u64) -> SigningKeyRow {
+    SigningKeyRow {
+        id: format!("sgk_{number}"),
+        network: NETWORK.to_owned(),
+        tenant: TENANT.to_owned(),
+        public_key: h("signing key", number),
+        created_at: NOW,
+        revoked_at: None,
+    }
+}
+
+pub(crate) async fn a_signing_key_is_its_tenants(backend: &impl Backend) {
+    let store = backend.open().await;
+    assert!(is_broken(&store.insert_signing_key(signing_key(1)).await));
+    for id in [TENANT, OTHER_TENANT] {
+        store.insert_tenant(tenant(id)).await.unwrap();
+    }
+    let older = SigningKeyRow { created_at: NOW - 1, ..signing_key(2) };
+    let others = SigningKeyRow { tenant: OTHER_TENANT.to_owned(), ..signing_key(3) };
+    for key in [signing_key(1), older.clone(), others.clone()] {
+        store.insert_signing_key(key).await.unwrap();
+    }
+    assert_eq!(store.signing_key(NETWORK, TENANT, "sgk_1").await.unwrap(), Some(signing_key(1)));
+    assert_eq!(store.signing_key(NETWORK, OTHER_TENANT, "sgk_3").await.unwrap(), Some(others));
+    for (network, tenant, id) in [
+        (NETWORK, OTHER_TENANT, "sgk_1"),
+        (NETWORK, TENANT, "sgk_3"),
+        ("live", TENANT, "sgk_1"),
+        (NETWORK, TENANT, "sgk_9"),
+    ] {
+        assert_eq!(store.signing_key(network, tenant, id).await.unwrap(), None, "{network} {tenant} {id}");
+    }
+    assert_eq!(store.signing_keys(NETWORK, TENANT).await.unwrap(), [older, signing_key(1)]);
+    assert_eq!(store.signing_keys("live", TENANT).await.unwrap(), []);
+}
+
+pub(crate) async fn a_signing_key_is_revoked_for_ever(backend: &impl Backend) {
+    let store = backend.open().await;
+    store.insert_tenant(tenant(TENANT)).await.unwrap();
+    store.insert_signing_key(signing_key(1)).await.unwrap();
+    store.insert_signing_key(signing_key(2)).await.unwrap();
+    assert!(!store.revoke_signing_key(NETWORK, "sgk_9", NOW).await.unwrap());
+    assert!(!store.revoke_signing_key("live", "sgk_1", NOW).await.unwrap());
+    let revoked_at = || async { store.signing_key(NETWORK, TENANT, "sgk_1").await.unwrap().unwrap().revoked_at };
+    // The earliest revocation counts.
+    for (at, expected) in [(20, 20), (30, 20), (10, 10)] {
+        assert!(store.revoke_signing_key(NETWORK, "sgk_1", NOW + at).await.unwrap());
+        assert_eq!(revoked_at().await, Some(NOW + expected));
+    }
+    // Adding it again, later, is no way around; and its id is no other key's.
+    store.insert_signing_key(SigningKeyRow { created_at: NOW + 7, ..signing_key(1) }).await.unwrap();
+    assert_eq!(revoked_at().await, Some(NOW + 10));
+    let other = SigningKeyRow { public_key: h("signing key", 2), ..signing_key(1) };
+    assert!(is_broken(&store.insert_signing_key(other).await));
+    assert_eq!(store.signing_key(NETWORK, TENANT, "sgk_2").await.unwrap(), Some(signing_key(2)));
+}
+
+pub(crate) async fn a_tenant_may_have_to_sign(backend: &impl Backend) {
+    let store = backend.open().await;
+    for id in [TENANT, OTHER_TENANT] {
+        store.insert_tenant(tenant(id)).await.unwrap();
+    }
+    assert!(!store.set_signatures_required(NETWORK, "ten_nobody", true).await.unwrap());
+    for required in [true, true, false] {
+        assert!(store.set_signatures_required(NETWORK, TENANT, required).await.unwrap());
+        let expected = TenantRow { signatures_required: required, ..tenant(TENANT) };
+        assert_eq!(store.tenant(NETWORK, TENANT).await.unwrap(), Some(expected));
+        assert_eq!(store.tenant(NETWORK, OTHER_TENANT).await.unwrap(), Some(tenant(OTHER_TENANT)));
+    }
 }

@@ -22,6 +22,7 @@ const ENDPOINTS_MAX: u32 = 16;
 
 async fn add_tenant(store: &impl Store, id: &str) {
     let tenant = TenantRow {
+        signatures_required: false,
         id: id.to_owned(),
         network: NETWORK.to_owned(),
         wrapped_secret: vec![7; 60],

@@ -1,9 +1,9 @@
 //! Row-level security by itself, with raw SQL as each role, and the roles that a process refuses to have.
 
 use chopmark_domain::{
-    ports::{OperationStore as _, ProjectionStore as _, TenantStore as _},
+    ports::{OperationStore as _, ProjectionStore as _, TenantAdmin as _, TenantStore as _},
     quota::Limits,
-    tenant::{ApiKeyRow, Scope, TenantRow},
+    tenant::{ApiKeyRow, Scope, SigningKeyRow, TenantRow},
 };
 use chopmark_store::{PostgresOpenError, PostgresRole, PostgresSettings, PostgresStore};
 use diesel::{PgConnection, QueryResult, connection::SimpleConnection as _};
@@ -11,7 +11,7 @@ use diesel::{PgConnection, QueryResult, connection::SimpleConnection as _};
 use super::{Database, OWNER, Roles, SUPERUSER, Server, count};
 use crate::fixtures::*;
 
-const TENANT_TABLES: [&str; 5] = ["operations", "private_parts", "case_links", "tenants", "api_keys"];
+const TENANT_TABLES: [&str; 6] = ["operations", "private_parts", "case_links", "tenants", "api_keys", "signing_keys"];
 
 /// Two tenants with a row in every table, on two networks.
 async fn filled(database: &Database) -> Roles {
@@ -33,6 +33,7 @@ async fn filled(database: &Database) -> Roles {
             network: network.clone(),
             wrapped_secret: vec![7; 60],
             active: true,
+            signatures_required: false,
             limits: Limits::default(),
             created_at: NOW,
         };
@@ -40,8 +41,8 @@ async fn filled(database: &Database) -> Roles {
         let key = ApiKeyRow {
             id: format!("key_{number}"),
             hash: h("api key", number),
-            tenant,
-            network,
+            tenant: tenant.clone(),
+            network: network.clone(),
             scopes: vec![Scope::Read],
             allowed: vec![],
             created_at: NOW,
@@ -49,8 +50,20 @@ async fn filled(database: &Database) -> Roles {
             revoked_at: None,
         };
         store.insert_api_key(key).await.unwrap();
+        store.insert_signing_key(signing_key(&network, &tenant, number)).await.unwrap();
     }
     store
+}
+
+fn signing_key(network: &str, tenant: &str, number: u64) -> SigningKeyRow {
+    SigningKeyRow {
+        id: format!("sgk_{number}"),
+        network: network.to_owned(),
+        tenant: tenant.to_owned(),
+        public_key: h("signing key", number),
+        created_at: NOW,
+        revoked_at: None,
+    }
 }
 
 /// Rows of `table` that a transaction sees after `settings`.
@@ -115,6 +128,8 @@ async fn the_stores_own_queries_are_bound_too() {
     // The next call on the same connection acts for somebody else.
     assert!(store.gateway.find(NETWORK, OTHER_TENANT, &theirs).await.unwrap()[1].is_some());
     assert!(store.gateway.tenant("live", OTHER_TENANT).await.unwrap().is_none());
+    assert!(store.gateway.signing_key(NETWORK, TENANT, "sgk_1").await.unwrap().is_some());
+    assert_eq!(store.gateway.signing_key(NETWORK, TENANT, "sgk_2").await.unwrap(), None);
 }
 
 /// Queries that name no tenant (ADR 0023). The workspace's tests have the feature; those of this package by
@@ -140,6 +155,7 @@ async fn security_holds_where_no_query_names_a_tenant() {
         assert_eq!((row.network.as_str(), row.id.as_str()), (network, tenant));
     }
     assert!(store.tenant("live", OTHER_TENANT).await.unwrap().is_none());
+    assert_eq!(store.signing_key(NETWORK, TENANT, "sgk_2").await.unwrap(), None);
     // It was security that held them back.
     let mut superuser = database.connect(SUPERUSER);
     for table in TENANT_TABLES {
@@ -147,6 +163,7 @@ async fn security_holds_where_no_query_names_a_tenant() {
     }
     assert_eq!(seen().await, (vec![true, true, true], 3, 1, Some(sealed(2, 1))));
     assert!(store.tenant("live", OTHER_TENANT).await.unwrap().is_some());
+    assert!(store.signing_key(NETWORK, TENANT, "sgk_2").await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -162,6 +179,9 @@ async fn each_role_does_its_own_work_only() {
         "DELETE FROM case_links",
         "INSERT INTO tenants VALUES ('sandbox', 'ten_new', '', true, 0)",
         "UPDATE api_keys SET revoked_at = NULL",
+        "UPDATE signing_keys SET revoked_at = NULL",
+        "INSERT INTO signing_keys SELECT network, 'sgk_new', tenant, public_key, 0 FROM signing_keys",
+        "UPDATE tenants SET signatures_required = false",
         "UPDATE projection_cursors SET height = 0",
         "DROP POLICY one_tenant ON operations",
         "ALTER TABLE operations DISABLE ROW LEVEL SECURITY",
@@ -181,11 +201,14 @@ async fn each_role_does_its_own_work_only() {
         (PostgresRole::Committer, "DELETE FROM operations"),
         (PostgresRole::Committer, "SELECT id FROM tenants"),
         (PostgresRole::Committer, "SELECT id FROM api_keys"),
+        (PostgresRole::Committer, "SELECT id FROM signing_keys"),
         (PostgresRole::Admin, "SELECT key FROM operations"),
         (PostgresRole::Admin, "SELECT sealed FROM private_parts"),
         (PostgresRole::Admin, "UPDATE tenants SET wrapped_secret = wrapped_secret"),
         (PostgresRole::Admin, "UPDATE api_keys SET hash = hash"),
         (PostgresRole::Admin, "DELETE FROM api_keys"),
+        (PostgresRole::Admin, "UPDATE signing_keys SET public_key = public_key"),
+        (PostgresRole::Admin, "DELETE FROM signing_keys"),
     ] {
         let error = database.connect(role.as_str()).batch_execute(query).unwrap_err().to_string();
         assert!(error.contains("permission denied"), "{query}: {error}");
