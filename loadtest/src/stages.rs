@@ -1,6 +1,6 @@
 //! Counters and histograms of a deployment, from the metrics of all its processes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// What an operation passes, in order: what it is called here, and the metric.
 pub(crate) const STAGES: [(&str, &str); 6] = [
@@ -19,10 +19,10 @@ pub(crate) struct Samples {
     buckets: BTreeMap<String, BTreeMap<Bound, f64>>,
 }
 
-/// Upper bound of a bucket, in nanoseconds so that it has an order; the last is open.
+/// Upper bound of a bucket; the last is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Bound {
-    Nanoseconds(u64),
+    Below(Duration),
     Open,
 }
 
@@ -31,8 +31,7 @@ impl Bound {
         if text == "+Inf" {
             return Some(Self::Open);
         }
-        let seconds: f64 = text.parse().ok()?;
-        Some(Self::Nanoseconds((seconds * 1e9).round() as u64))
+        Some(Self::Below(Duration::try_from_secs_f64(text.parse().ok()?).ok()?))
     }
 }
 
@@ -79,8 +78,8 @@ impl Samples {
         let rank = quantile * all;
         let (mut below, mut from) = (0.0, 0.0);
         for (bound, count) in buckets {
-            let Bound::Nanoseconds(to) = bound else { break };
-            let to = *to as f64 / 1e9;
+            let Bound::Below(to) = bound else { break };
+            let to = to.as_secs_f64();
             if *count >= rank && *count > below {
                 return Some(from + (to - from) * (rank - below) / (count - below));
             }

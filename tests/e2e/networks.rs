@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{fs, path::Path};
+use std::fs;
 
 use chopmark_tests::{
     Answer, Api, binary, evidence, last_line, sha256,
@@ -76,7 +76,6 @@ impl Known {
     fn writes(&self) -> Vec<(String, Value)> {
         let Self { evidence: id, case, endpoint, delivery, .. } = self;
         vec![
-            (format!("/v1/cases/{case}/evidence"), evidence(b"a link")),
             (format!("/v1/cases/{case}/evidence"), json!({ "evidence_id": id })),
             (format!("/v1/webhooks/endpoints/{endpoint}/test"), json!({})),
             (format!("/v1/webhooks/endpoints/{endpoint}/secret"), json!({})),
@@ -188,32 +187,33 @@ async fn receipts_are_of_one_network(stack: &Stack, live: &Api, of_live: &Known,
 async fn the_command_line_follows(stack: &Stack) {
     let folder = tempfile::tempdir().unwrap();
     fs::copy(stack.folder().join("live.json"), folder.path().join("dev.json")).unwrap();
-    let file = folder.path().join("file");
-    fs::write(&file, b"submitted by hand").unwrap();
-    for dev in [stack.folder(), folder.path()] {
-        let submit = |dev: &Path| {
-            let mut command = std::process::Command::new(binary());
-            command.arg("submit").arg(&file).arg("--dev").arg(dev);
-            last_line(&mut command).unwrap()
-        };
-        let (said, code) = submit(dev);
-        assert_eq!(code, 0, "{said}");
+    for (name, dev) in [("of-sandbox", stack.folder()), ("of-live", folder.path())] {
+        let file = folder.path().join(name);
+        fs::write(&file, name).unwrap();
+        let mut command = std::process::Command::new(binary());
+        command.arg("submit").arg(&file).arg("--dev").arg(dev);
+        let (said, code) = last_line(&mut command).unwrap();
+        assert_eq!(code, 0, "{name}: {said}");
     }
 }
 
 async fn what_is_said_of_a_tenant_is_said_in_one_network(stack: &Stack, live: &Api, sandbox: &Api) {
-    stack.admin(&["tenant", "suspend", Stack::TENANT]).await.unwrap();
-    let refused =
-        async |api: &Api, key: &str| api.post("/v1/evidence", key, 0, &evidence(b"while suspended")).await.unwrap();
+    let write =
+        async |api: &Api, key: &str| api.post("/v1/evidence", key, 0, &evidence(key.as_bytes())).await.unwrap().status;
     // Gateways hear of it within seconds.
-    let mut tries = 0;
-    while refused(sandbox, &format!("suspended-{tries}")).await.status < 300 {
-        tries += 1;
-        assert!(tries < 300, "the tenant still writes to the sandbox");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    assert_eq!(refused(live, "suspended").await.status, 202);
+    let becomes = async |expected: u16| {
+        let mut tries = 0;
+        while write(sandbox, &format!("becomes-{expected}-{tries}")).await != expected {
+            tries += 1;
+            assert!(tries < 300, "the sandbox does not answer {expected}");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    stack.admin(&["tenant", "suspend", Stack::TENANT]).await.unwrap();
+    becomes(403).await;
+    assert_eq!(write(live, "meanwhile").await, 202);
     stack.admin(&["tenant", "resume", Stack::TENANT]).await.unwrap();
+    becomes(202).await;
     let listed = stack.admin_of("live-admin.toml", &["key", "list", Stack::TENANT, "--json"]).await.unwrap();
     let key: Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
     assert_eq!(key["network"], "live", "{listed}");
@@ -223,7 +223,7 @@ async fn one_stands_still_and_the_other_goes_on(stack: &Stack, live: &[Api; 2], 
     for committer in COMMITTERS {
         stack.kill(committer).await.unwrap();
     }
-    let answer = live[1].notarize("while the sandbox stands still", b"goes on").await.unwrap();
+    let answer = live[1].notarize("sandbox-stands-still", b"goes on").await.unwrap();
     assert_eq!(answer.status, 201, "{}", answer.body);
     let waiting = sandbox.post("/v1/evidence", "waits", 0, &evidence(b"waits")).await.unwrap();
     assert_eq!(waiting.status, 202, "{}", waiting.body);
@@ -232,7 +232,7 @@ async fn one_stands_still_and_the_other_goes_on(stack: &Stack, live: &[Api; 2], 
     assert_eq!(sandbox.ended(&operation).await.unwrap()["state"], "committed");
 
     stack.kill("live-committer-0").await.unwrap();
-    let answer = sandbox.notarize("while live stands still", b"goes on too").await.unwrap();
+    let answer = sandbox.notarize("live-stands-still", b"goes on too").await.unwrap();
     assert_eq!(answer.status, 201, "{}", answer.body);
     stack.start_again(&["live-committer-0"]).await.unwrap();
 }

@@ -321,7 +321,7 @@ impl Configured {
     /// What a courier needs of the secrets: it issues ids and opens the secrets of endpoints.
     pub(crate) fn courier_keys(&self) -> anyhow::Result<(IdIssuer, KeyEncryptionKey)> {
         let SecretsSection { key_encryption_key_file, ids_key_file, .. } = &self.config.secrets;
-        let ids = IdIssuer::new(secrets::load(&self.at(ids_key_file))?);
+        let ids = IdIssuer::new(secrets::load(&self.at(ids_key_file))?, self.genesis()?.network.as_str());
         Ok((ids, KeyEncryptionKey::new(secrets::load(&self.at(key_encryption_key_file))?)))
     }
 

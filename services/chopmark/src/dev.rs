@@ -105,7 +105,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let queue = EmbeddedQueue::open(place.queue(), chopmark_queue::Config::new(NETWORK))?;
 
     let kek = KeyEncryptionKey::new(secrets::load(&place.secret(KEK))?);
-    let ids = IdIssuer::new(secrets::load(&place.secret(IDS))?);
+    let ids = IdIssuer::new(secrets::load(&place.secret(IDS))?, NETWORK);
     let hashing_key = secrets::load(&place.secret(API_KEYS))?;
     // All members of an embedded network are this process, so all of them approve.
     let governance = members.iter().map(|member| keys::load(&member.keys, "governance"));

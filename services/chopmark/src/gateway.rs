@@ -51,7 +51,7 @@ pub(crate) async fn run(args: RoleArgs) -> anyhow::Result<ExitCode> {
 pub(crate) struct Fence {
     pub(crate) stores: Stores,
     /// Makes the issuer of ids from the deployment's key.
-    pub(crate) issuer: fn(Zeroizing<[u8; 32]>) -> IdIssuer,
+    pub(crate) issuer: fn(Zeroizing<[u8; 32]>, &str) -> IdIssuer,
 }
 
 /// A gateway on its listeners, not yet served.
@@ -92,7 +92,7 @@ pub(crate) fn sandbox_beside_live(configured: &Configured, sandbox: &Configured)
 async fn services(
     configured: &Configured,
     stores: Stores,
-    issuer: fn(Zeroizing<[u8; 32]>) -> IdIssuer,
+    issuer: fn(Zeroizing<[u8; 32]>, &str) -> IdIssuer,
 ) -> anyhow::Result<Services> {
     let genesis = configured.genesis()?;
     let (network, chain) = (genesis.network.as_str(), genesis.chain_id());
@@ -122,6 +122,6 @@ async fn services(
             urls: Arc::new(Urls(Egress::new(configured.webhooks().allowed_networks.clone()))),
         },
     };
-    let (ids, kek) = (issuer(secrets.ids), KeyEncryptionKey::new(secrets.key_encryption_key));
+    let (ids, kek) = (issuer(secrets.ids, network), KeyEncryptionKey::new(secrets.key_encryption_key));
     Ok(Services::new(ports, Settings::new(network, chain, ids, kek, secrets.api_keys)))
 }

@@ -44,7 +44,7 @@ pub(crate) fn serve(
     System.fill(cursors.as_mut())?;
     System.fill(&mut start)?;
     // Cursors end with the process; nobody keeps one.
-    let ids = IdIssuer::new(cursors);
+    let ids = IdIssuer::new(cursors, network);
     let ledger = PublicLedger::new(network.to_owned(), node.chain(), ids, Arc::new(NodeReader::new(node.clone())));
     let config = GatewayConfig { workers: Some(1), ..GatewayConfig::default() };
     let gateway = Gateway::reader(Arc::new(ledger), u64::from_be_bytes(start), config, move || metrics.render());

@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn messages_name_what_the_api_knows() {
-        let ids = IdIssuer::new(Zeroizing::new([7; 32]));
+        let ids = IdIssuer::new(Zeroizing::new([7; 32]), "sandbox");
         for (kind, ..) in EventType::ALL {
             let facts = EventFacts {
                 index: Some(3),

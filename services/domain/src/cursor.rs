@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn only_our_cursors_of_the_same_query_are_read() {
-        let ids = IdIssuer::new(Zeroizing::new([1; 32]));
+        let ids = IdIssuer::new(Zeroizing::new([1; 32]), "sandbox");
         let text = issue(&ids, &[b"a", b"b"], 42);
         let parse = |text: &str| Cursor::parse(text.to_owned()).unwrap();
         assert_eq!(read(&ids, &[b"a", b"b"], Some(&parse(&text))).unwrap(), Some(42));

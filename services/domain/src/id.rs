@@ -121,12 +121,14 @@ impl Issued {
 }
 
 impl IdIssuer {
-    /// Every gateway of a deployment has the same key.
+    /// Every gateway of a deployment has the same key. An id is of one network: where both are served, one of
+    /// the other's is no id at all.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "the caller's copy of the key ends here")]
-    pub fn new(key: Zeroizing<[u8; 32]>) -> Self {
+    pub fn new(key: Zeroizing<[u8; 32]>, network: &str) -> Self {
+        let of_network = KeyedHasher::new(key.as_ref()).hash(&[b"network", network.as_bytes()]);
         Self {
-            hasher: KeyedHasher::new(key.as_ref()),
+            hasher: KeyedHasher::new(&of_network.0),
             #[cfg(feature = "unfiltered")]
             is_credulous: false,
         }
@@ -136,8 +138,8 @@ impl IdIssuer {
     /// that shows what row-level security holds back by itself, and nothing else (ADR 0023).
     #[cfg(feature = "unfiltered")]
     #[must_use]
-    pub fn credulous(key: Zeroizing<[u8; 32]>) -> Self {
-        Self { is_credulous: true, ..Self::new(key) }
+    pub fn credulous(key: Zeroizing<[u8; 32]>, network: &str) -> Self {
+        Self { is_credulous: true, ..Self::new(key, network) }
     }
 
     /// Whether tags are not looked at: never, but in that one test.
@@ -198,15 +200,18 @@ mod tests {
 
     #[test]
     fn ids_work_only_as_what_they_were_issued_as() {
-        let issuer = IdIssuer::new(Zeroizing::new([7; 32]));
+        let issuer = IdIssuer::new(Zeroizing::new([7; 32]), "sandbox");
         let key = ResourceKey::of(&Hash32([1; 32]), 0);
         let id = issuer.issue(IdKind::Evidence, "ten_a", &key);
         assert_eq!(id.len(), 43);
         assert_eq!(issuer.recognise(IdKind::Evidence, "ten_a", &id), Some(key));
         assert_eq!(issuer.recognise(IdKind::Evidence, "ten_b", &id), None);
         assert_eq!(issuer.recognise(IdKind::Operation, "ten_a", &id.replace("evd_", "opn_")), None);
-        let other = IdIssuer::new(Zeroizing::new([8; 32]));
-        assert_eq!(other.recognise(IdKind::Evidence, "ten_a", &id), None);
+        for other in
+            [(8, "sandbox"), (7, "live")].map(|(key, network)| IdIssuer::new(Zeroizing::new([key; 32]), network))
+        {
+            assert_eq!(other.recognise(IdKind::Evidence, "ten_a", &id), None);
+        }
         for kind in [IdKind::Evidence, IdKind::Operation, IdKind::Case] {
             let bytes = issuer.ids("ten_a", &key).bytes(kind);
             assert_eq!(issuer.issue(kind, "ten_a", &key), format!("{}_{}", kind.prefix(), base32(&bytes)));

@@ -244,7 +244,7 @@ fn services() -> (Services, String) {
         originals: None,
         webhooks: WebhookPorts { store: Arc::new(Nowhere), urls: Arc::new(Nowhere) },
     };
-    let ids = IdIssuer::new(Zeroizing::new([3; 32]));
+    let ids = IdIssuer::new(Zeroizing::new([3; 32]), "sandbox");
     let settings = Settings::new("sandbox", Hash32([9; 32]), ids, kek(), Zeroizing::new([4; 32]));
     (Services::new(ports, settings), text)
 }

@@ -258,7 +258,7 @@ impl Deployment<'_> {
         let text = fs::read_to_string(self.stack.folder().join("secrets/ids.key")).unwrap();
         let mut key = [0; 32];
         hex::decode_to_slice(text.trim(), &mut key).unwrap();
-        IdIssuer::new(key.into())
+        IdIssuer::new(key.into(), "sandbox")
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) async fn answer(
     } else {
         json(status_of(accepted.state), &view)?
     };
-    Ok(applied(located(&req, response, &format!("/v1/evidence/{id}")), wait))
+    Ok(applied(located(req, response, &format!("/v1/evidence/{id}")), wait))
 }
 
 /// Record many files in one call

@@ -302,7 +302,7 @@ impl Builder {
             originals: self.originals,
             webhooks: WebhookPorts { store: webhooks.clone(), urls: Arc::new(AnyUrl) },
         };
-        let ids = IdIssuer::new(Zeroizing::new(ID_KEY));
+        let ids = IdIssuer::new(Zeroizing::new(ID_KEY), "sandbox");
         let mut settings = Settings::new("sandbox", CHAIN, ids, kek, Zeroizing::new(HASHING_KEY));
         settings.key_cache_ttl = self.key_cache_ttl.unwrap_or(settings.key_cache_ttl);
         let services = Arc::new(Services::new(ports, settings));
