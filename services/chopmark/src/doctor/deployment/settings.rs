@@ -58,7 +58,9 @@ pub(super) fn look(configured: &Configured, role: DoctorRole, api_key: Option<&P
     findings.extend(secret_files(configured, role));
     findings.extend(submitter(configured, role, genesis.as_ref()));
     if let (Some(path), Some(genesis)) = (api_key, genesis) {
-        findings.extend(key_of(path, genesis.network.as_str()));
+        let beside = configured.sandbox().and_then(|sandbox| sandbox.genesis().ok());
+        let networks = [Some(genesis), beside].into_iter().flatten().map(|genesis| genesis.network.as_str());
+        findings.extend(key_of(path, &networks.collect::<Vec<_>>()));
     }
     findings
 }
@@ -174,16 +176,16 @@ fn submitter(configured: &Configured, role: DoctorRole, genesis: Option<&Genesis
     findings
 }
 
-fn key_of(path: &Path, network: &str) -> Findings {
+fn key_of(path: &Path, networks: &[&str]) -> Findings {
     const ABOUT: &str = "--api-key-file";
     let mut findings = Findings::default();
     secret(ABOUT, path, "no text", is_text, &mut findings);
     if findings.0.is_empty() {
         let text = secrets::read(path).unwrap_or_default();
         match ApiKey::parse(text.trim()) {
-            Some(key) if key.network() == network => {}
+            Some(key) if networks.contains(&key.network()) => {}
             Some(key) => {
-                let detail = format!("the key is of {}, the network is {network}", key.network());
+                let detail = format!("the key is of {}, the network is {}", key.network(), networks.join(" and "));
                 findings.add(Fault::ApiKeyNetwork, ABOUT, detail);
             }
             None => findings.add(Fault::ApiKeyNetwork, ABOUT, "not an API key, or mistyped"),
