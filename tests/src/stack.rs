@@ -42,15 +42,20 @@ pub struct Stack {
 impl Stack {
     /// Starts everything on ports of its own.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::start_with(&[]).await
+        Self::start_with(&[], None).await
     }
 
     /// With a live network beside the sandbox.
     pub async fn start_live() -> anyhow::Result<Self> {
-        Self::start_with(&["--live"]).await
+        Self::start_with(&["--live"], None).await
     }
 
-    async fn start_with(options: &[&str]) -> anyhow::Result<Self> {
+    /// With another filter of what is logged.
+    pub async fn start_logging(filter: &str) -> anyhow::Result<Self> {
+        Self::start_with(&[], Some(filter)).await
+    }
+
+    async fn start_with(options: &[&str], logging: Option<&str>) -> anyhow::Result<Self> {
         let mut last = String::new();
         for attempt in 0..STARTS_TRIED {
             let folder = tempfile::Builder::new().prefix("chopmark-stack.").tempdir_in("/var/tmp")?;
@@ -60,7 +65,11 @@ impl Stack {
             let base = 20_000 + (std::process::id() + attempt * 17) % 60 * 200;
             let base = base.to_string();
             let arguments = [&["start", "--port-base", &base], options].concat();
-            let started = script("stack.sh", folder.path(), &arguments).await?;
+            let mut command = command("stack.sh", folder.path(), &arguments);
+            if let Some(filter) = logging {
+                command.env("CHOPMARK_LOG", filter);
+            }
+            let started = command.output().await.context("run stack.sh")?;
             if started.status.success() {
                 return Self::of(folder);
             }
