@@ -23,7 +23,7 @@ step "formatting"
 cargo fmt --all --check
 step "shell scripts"
 # verify.sh splits words on purpose, to stay within forty lines; the corpus below is its check.
-shellcheck --severity=warning scripts/*.sh tests/corpus/*.sh deploy/*/*.sh deploy/image/* deploy/helm/*/files/*.sh
+shellcheck --severity=warning scripts/*.sh loadtest/*.sh tests/corpus/*.sh deploy/*/*.sh deploy/image/* deploy/helm/*/files/*.sh
 step "image, Compose file and chart"
 scripts/check-deploy.sh
 step "lints"

@@ -42,7 +42,7 @@ struct Args {
     #[arg(long, value_name = "FILE", requires = "neighbour_rate")]
     neighbour: Option<std::path::PathBuf>,
     /// Requests a second of that tenant
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "neighbour")]
     neighbour_rate: Option<f64>,
     /// Internal: serve the echo on this address
     #[arg(long, hide = true)]
@@ -85,6 +85,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         length: Duration::from_secs(args.seconds),
         connections: args.connections,
         sample: args.sample,
+        insists: false,
     };
     if let (Some(file), Some(rate)) = (&args.neighbour, args.neighbour_rate) {
         let key = std::fs::read_to_string(file)?.trim().to_owned();

@@ -41,6 +41,10 @@ impl Processes {
                 let path: PathBuf = file?.path();
                 if path.extension().is_some_and(|extension| extension == "pid") {
                     let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+                    // It watches the deployment and is no part of it.
+                    if name == "prometheus" {
+                        continue;
+                    }
                     let text = fs::read_to_string(&path)?;
                     let pid = text.trim().parse().with_context(|| format!("{}: a process id", path.display()))?;
                     found.push((role(name).to_owned(), pid));
@@ -68,8 +72,9 @@ impl Processes {
     }
 }
 
-/// `node-court` and `committer-1` are a node and a committer.
+/// `node-court` and `committer-1` are a node and a committer, `live-node-court` too.
 fn role(name: &str) -> &str {
+    let name = name.strip_prefix("live-").unwrap_or(name);
     name.split('-').next().unwrap_or(name)
 }
 
@@ -145,6 +150,7 @@ mod tests {
 
     #[test]
     fn roles_are_what_stands_before_the_number() {
-        assert_eq!(["node-court", "committer-1", "kafka"].map(role), ["node", "committer", "kafka"]);
+        let names = ["node-court", "committer-1", "live-node-court", "kafka"];
+        assert_eq!(names.map(role), ["node", "committer", "node", "kafka"]);
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) length: Duration,
     pub(crate) connections: usize,
     pub(crate) sample: u64,
+    /// A flood: it does not rest when it is refused, and what is late at the end is not sent any more.
+    pub(crate) insists: bool,
 }
 
 /// What came of it.
@@ -52,11 +54,13 @@ pub(crate) struct Schedule {
     next: AtomicU64,
     rate: f64,
     length: Duration,
+    insists: bool,
 }
 
 impl Schedule {
     pub(crate) fn new(plan: &Plan) -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), next: AtomicU64::new(0), rate: plan.rate, length: plan.length })
+        let Plan { rate, length, insists, .. } = *plan;
+        Arc::new(Self { started: Instant::now(), next: AtomicU64::new(0), rate, length, insists })
     }
 
     /// Waits for the next request's time: its number and when it was due. `None` at the end.
@@ -67,7 +71,8 @@ impl Schedule {
         } else {
             Instant::now()
         };
-        if due >= self.started + self.length {
+        let end = self.started + self.length;
+        if due >= end || (self.insists && Instant::now() >= end) {
             return None;
         }
         tokio::time::sleep_until(due.into()).await;
@@ -171,7 +176,9 @@ impl Worker {
                 }
                 None => {
                     done.refused += self.plan.records;
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    if !self.plan.insists {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
                 }
             }
         }
